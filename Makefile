@@ -1,0 +1,70 @@
+# Each target works in a virtual environment of its own, made from $(PYTHON), where
+# cypar is installed as a user would install it. Only python3 (with venv), a C
+# compiler and make are needed.
+
+PYTHON ?= python3
+
+# Python runs inside the environment's folder: here, the source folder cypar/, which
+# has no compiled modules, would be imported instead of the installed package.
+RUN_ENV := .venv
+TEST_ENV := .venv-test
+TOOLS_ENV := .venv-tools
+
+SOURCES := $(shell find cypar -name "*.py" -o -name "*.py[ix]" -o -name "*.pxd" -o -name "*.h")
+PIP := bin/python -m pip --disable-pip-version-check --quiet
+
+# build/lib* keeps modules that no longer exist, and they would be installed.
+define install
+rm -rf build/lib*
+cd $(1) && $(PIP) install $(2)
+endef
+
+.PHONY: help run test bench lint docs clean
+
+help:
+	@echo "make run     build cypar and run the demo"
+	@echo "make test    build cypar in a fresh environment and run all tests"
+	@echo "make bench   run the benchmarks"
+	@echo "make lint    check style, types and Cython's hints"
+	@echo "make docs    build the documentation in build/docs"
+	@echo "make clean   remove everything that was built"
+
+run: $(RUN_ENV)/installed
+	cd $(RUN_ENV) && bin/python -m cypar demo
+
+$(RUN_ENV)/installed: setup.py pyproject.toml $(SOURCES)
+	test -x $(RUN_ENV)/bin/python || $(PYTHON) -m venv $(RUN_ENV)
+	$(call install,$(RUN_ENV),..)
+	touch $@
+
+test:
+	rm -rf $(TEST_ENV)
+	$(PYTHON) -m venv $(TEST_ENV)
+	$(call install,$(TEST_ENV),"..[test]")
+	CYPAR_TEST_INSTALLED=1 $(TEST_ENV)/bin/pytest
+
+bench: $(RUN_ENV)/installed
+	cd $(RUN_ENV) && $(PIP) install "..[bench]"
+	$(RUN_ENV)/bin/pytest benchmarks
+
+lint: tools
+	$(TOOLS_ENV)/bin/ruff check .
+	$(TOOLS_ENV)/bin/ruff format --check .
+	PATH="$(CURDIR)/$(TOOLS_ENV)/bin:$$PATH" cython-lint cypar
+	$(TOOLS_ENV)/bin/mypy
+	$(TOOLS_ENV)/bin/python tools/cython_hints.py
+
+docs: tools
+	$(TOOLS_ENV)/bin/sphinx-build -W --keep-going -q -b html docs build/docs
+	@echo "open build/docs/index.html"
+
+.PHONY: tools
+tools:
+	test -x $(TOOLS_ENV)/bin/python || $(PYTHON) -m venv $(TOOLS_ENV)
+	$(call install,$(TOOLS_ENV),"..[lint,docs]")
+
+clean:
+	rm -rf $(RUN_ENV) $(TEST_ENV) $(TOOLS_ENV) build dist *.egg-info
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
+	find cypar -name '*.so' -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Where tasks run: threads, processes, and backends of others."""

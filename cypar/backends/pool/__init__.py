@@ -1,0 +1,1 @@
+"""The warm pool of worker processes behind the processes backend."""

@@ -1,0 +1,189 @@
+"""Take in what workers report, and judge what a worker's end means.
+
+A finished result is in the result log or on the socket before its worker claims the
+next task, so after a death everything that was finished is read first; what is then
+claimed and not done is the task that the worker died of.
+"""
+
+from __future__ import annotations
+
+import signal
+
+from cypar.backends.pool import frames
+from cypar.core import errors
+from cypar.core._status_page import KIND_ERROR, KIND_PICKLE
+from cypar.transport.exceptions import decode_exception
+from cypar.transport.serialize import loads
+
+
+class Reader:
+    """Reads for one dispatcher."""
+
+    def __init__(self, dispatcher):
+        self.dispatcher = dispatcher
+        self.call = dispatcher.call
+
+    def read(self, worker, ended):
+        """Take in all news of a worker; ``ended``: its process is gone."""
+        channel = worker.channel
+        frame = None
+        try:
+            while True:
+                frame = channel.receive()
+                if frame is None:
+                    break
+                kind, slot, flags, number, seconds, payload = frame
+                if kind == frames.RESULT:
+                    self.take(worker, slot, number, flags, payload, seconds)
+                elif kind == frames.READY:
+                    worker.ready = True
+                    worker.process.ready()
+                    self.dispatcher.start_failures = 0
+                elif kind == frames.CHANGED:
+                    self.changed(worker, number, flags == 1, payload.decode())
+        except EOFError:
+            ended = True
+        frame = payload = None
+        self.read_log(worker)
+        if ended:
+            self.ended(worker)
+
+    def read_log(self, worker):
+        for slot, position, kind, value, seconds in worker.page.read_log():
+            self.take(worker, slot, position, kind, value, seconds)
+
+    def take(self, worker, slot, position, kind, value, seconds):
+        """Hand one finished task on, and note when its batch is done."""
+        batch = worker.batches[slot]
+        index = batch.tasks[position][0]
+        batch.tasks[position] = None
+        batch.left -= 1
+        batch.seconds += seconds
+        if batch.left == 0:
+            worker.batches[slot] = None
+            self.dispatcher.observe(batch)
+        outcomes = self.call.outcomes
+        if kind == KIND_ERROR:
+            outcomes.put_error(index, self.decoded_error(index, value))
+        elif kind == KIND_PICKLE:
+            size = len(value)
+            try:
+                value = loads(value)
+            except BaseException as exc:
+                outcomes.put_error(index, exc)
+            else:
+                outcomes.put(index, value, size)
+        else:
+            outcomes.put(index, value, 32)
+
+    def decoded_error(self, index, data):
+        exc = decode_exception(bytes(data))
+        try:
+            exc.task_index = index
+        except Exception:
+            pass  # a class with __slots__ takes no attribute
+        return exc
+
+    # ---- the end of a worker -------------------------------------------------------
+
+    def ended(self, worker):
+        """Judge the end of a worker; its unclaimed tasks are pending again."""
+        dispatcher = self.dispatcher
+        dispatcher.forget(worker)
+        pending = []
+        started = None
+        for slot in (0, 1):
+            batch = worker.batches[slot]
+            if batch is None:
+                continue
+            claimed = worker.page.claimed(slot)
+            for position, task in enumerate(batch.tasks):
+                if task is None:
+                    continue
+                if position < claimed:
+                    started = task
+                else:
+                    pending.append(task)
+            worker.batches[slot] = None
+        tail = "" if worker.ready else worker.process.stderr_tail()
+        exitcode = dispatcher.pool.discard(worker, wait=True)
+        if pending:
+            self.call.source.give_back(pending)
+        if started is not None:
+            index, captured = started
+            self.call.outcomes.put_error(
+                index, crash_error(index, captured[0], worker.pid, exitcode)
+            )
+        elif not worker.ready:
+            self.failed_start(exitcode, tail)
+
+    def lost_at_start(self, worker):
+        """Give up on a worker that never said it was ready."""
+        worker.process.kill()
+        self.ended(worker)
+
+    def failed_start(self, exitcode, stderr):
+        dispatcher = self.dispatcher
+        dispatcher.start_failures += 1
+        if dispatcher.start_failures < dispatcher.max_start_failures:
+            return
+        shown = stderr.strip() or "(nothing)"
+        raise errors.PoolStartError(
+            f"{dispatcher.start_failures} worker processes ended before they were "
+            f"ready (exit code {exitcode}). Is sys.executable a Python interpreter "
+            f"with cypar's path? Their stderr ended with:\n{shown}"
+        )
+
+    def timed_out(self, worker, timeout_s):
+        """Fail the task that runs too long, and kill its worker only."""
+        started = None
+        for slot in (0, 1):
+            batch = worker.batches[slot]
+            if batch is not None:
+                claimed = worker.page.claimed(slot)
+                for task in batch.tasks[:claimed]:
+                    started = task or started
+        if started is None:
+            return
+        worker.process.kill()
+        error = errors.timeout_error(started[0], timeout_s)
+        for slot in (0, 1):
+            batch = worker.batches[slot]
+            if batch is not None and started in batch.tasks:
+                batch.tasks[batch.tasks.index(started)] = None
+                batch.left -= 1
+        self.call.outcomes.put_error(started[0], error)
+        self.ended(worker)
+
+    def changed(self, worker, number, was_loaded, module):
+        """Note that a worker has another version of a module; it ends by itself."""
+        if was_loaded:
+            return  # a new worker imports it as it is now
+        for blob, known in worker.functions.items():
+            if known == number:
+                self.dispatcher.send_by_value(blob, module)
+
+
+def crash_error(index, reference, pid, exitcode):
+    """Return the `WorkerCrash` of the task that a worker died of."""
+    if exitcode is None:
+        how = "ended"
+    elif exitcode < 0:
+        try:
+            how = f"was killed by {signal.Signals(-exitcode).name}"
+        except ValueError:
+            how = f"was killed by signal {-exitcode}"
+    else:
+        how = f"exited with code {exitcode}"
+    hint = ""
+    if exitcode == -signal.SIGKILL:
+        hint = ", likely out of memory: use fewer n_jobs or smaller tasks"
+    elif exitcode in (-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGILL):
+        hint = ": compiled code failed; the worker's stderr shows where"
+    name = getattr(reference, "name", "its function")
+    return errors.WorkerCrash(
+        f"task {index} ({name}) lost its worker process {pid}, which {how}{hint}",
+        task_index=index,
+        function=name,
+        exitcode=exitcode,
+    )

@@ -1,0 +1,112 @@
+"""What a worker must have like its parent: directory, import path, environment.
+
+Checked before every dispatch; only what changed is sent (design: 1-2 us when nothing
+did).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from cypar.core._status_page import read_umask
+from cypar.transport import settings
+
+
+class Snapshot:
+    """The parent's state at one moment; never changed once made."""
+
+    __slots__ = ("authkey", "cwd", "environ", "path", "pickling", "umask")
+
+    def __init__(self, cwd, path, environ, umask, pickling, authkey):
+        self.cwd = cwd
+        self.path = path
+        self.environ = environ
+        self.umask = umask
+        self.pickling = pickling
+        self.authkey = authkey
+
+
+def _environ():
+    """Return the live mapping of the environment, without a copy where possible."""
+    return getattr(os.environ, "_data", None) or dict(os.environ)
+
+
+def _cwd(old):
+    try:
+        return os.getcwd()
+    except OSError:  # the directory was removed: the worker stays where it is
+        return old
+
+
+def _authkey():
+    """Return (authkey, resource tracker fd) if `multiprocessing` is in use."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is None:
+        return None
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    fd = tracker._resource_tracker._fd if tracker is not None else None
+    return bytes(process.current_process().authkey), fd
+
+
+_latest = None
+
+
+def snapshot():
+    """Return the current state; the same object as before if nothing changed."""
+    global _latest
+    old = _latest
+    environ = _environ()
+    pickling = settings.generation
+    if old is not None:
+        cwd = _cwd(old.cwd)
+        umask = read_umask()
+        authkey = _authkey()
+        if (
+            environ == old.environ
+            and cwd == old.cwd
+            and sys.path == old.path
+            and umask == old.umask
+            and pickling == old.pickling
+            and authkey == old.authkey
+        ):
+            return old
+    else:
+        cwd = _cwd(None)
+        umask = read_umask()
+        authkey = _authkey()
+    _latest = Snapshot(cwd, list(sys.path), dict(environ), umask, pickling, authkey)
+    return _latest
+
+
+def worker_path(path):
+    """Return the import path for a worker: the parent's, the directory not first.
+
+    ``python -c`` and notebooks have ``''`` in front; a file ``random.py`` in the
+    working directory must not replace the standard library's in a worker.
+    """
+    named = [entry for entry in path if entry != ""]
+    return named + [""] if len(named) != len(path) else named
+
+
+def difference(old, new):
+    """Return what a worker that knows ``old`` must change to match ``new``."""
+    changes = {}
+    if old is None or old.environ != new.environ:
+        known = {} if old is None else old.environ
+        changes["environ"] = [
+            (name, value)
+            for name, value in new.environ.items()
+            if known.get(name) != value
+        ] + [(name, None) for name in known if name not in new.environ]
+    if old is None or old.path != new.path:
+        changes["path"] = worker_path(new.path)
+    if (old is None or old.cwd != new.cwd) and new.cwd is not None:
+        changes["cwd"] = new.cwd
+    if old is None or old.umask != new.umask:
+        changes["umask"] = new.umask
+    if new.pickling and (old is None or old.pickling != new.pickling):
+        changes["pickling"] = settings.export_settings()
+    if new.authkey is not None and (old is None or old.authkey != new.authkey):
+        changes["authkey"] = (*new.authkey, os.getpid())
+    return changes

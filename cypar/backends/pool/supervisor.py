@@ -1,0 +1,189 @@
+"""The warm pool: which worker processes exist and which call has them.
+
+States of a worker::
+
+    starting -> ready        it said so; batches may be sent in either state
+    idle <-> leased          a call has it; only that call's thread touches it
+    dead                     killed or ended; never used again
+
+Guarantees: calls from different threads lease disjoint workers, so that no call can
+break or block another; a call can always have at least one; in all there are at most
+``max(cpu_count, largest n_jobs) + live calls`` workers. No thread is started.
+
+Thread safety: the lists are guarded by a lock that is never held while waiting.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+
+from cypar.backends.pool.spawn import Process
+from cypar.backends.pool.state import snapshot
+from cypar.core.cpu import cpu_count
+
+
+START_TIMEOUT_S = 60.0  # a worker that is not ready by then is given up
+
+
+class Worker:
+    """One worker process and what it knows.
+
+    Attributes
+    ----------
+    process : Process
+    batches : list
+        The batch in each of the two slots, or None.
+    functions : dict
+        Pickled function -> its id in the worker.
+    known : Snapshot
+        State of the parent that the worker has followed.
+    """
+
+    def __init__(self, life_fd):
+        state = snapshot()
+        self.process = Process(life_fd)
+        self.channel = self.process.channel
+        self.page = self.process.page
+        self.pid = self.process.pid
+        self.batches = [None, None]
+        self.sequences = [0, 0]
+        self.functions = {}
+        self.known = None if state.authkey or state.pickling else state
+        self.known_call = None  # (nesting level, threads) it has followed
+        self.last_function = 0
+        self.ready = False
+        self.start_deadline = time.monotonic() + START_TIMEOUT_S
+
+    @property
+    def n_batches(self):
+        """Batches that were sent and not finished."""
+        return sum(batch is not None for batch in self.batches)
+
+
+class Pool:
+    """All worker processes of this process."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._idle = []  # the most recently used last
+        self._leased = set()
+        self._calls = 0
+        self._largest_n_jobs = 1
+        self._waiting = []  # wake functions of calls that would take more workers
+        self._life = None  # (read end, write end) of the pipe that ties workers to us
+
+    # ---- calls ---------------------------------------------------------------------
+
+    def enter(self, n_jobs):
+        """Note that a call with ``n_jobs`` has begun."""
+        with self._lock:
+            self._calls += 1
+            self._largest_n_jobs = max(self._largest_n_jobs, n_jobs)
+
+    def leave(self, wake):
+        """Note that it has ended."""
+        with self._lock:
+            self._calls -= 1
+            if wake in self._waiting:
+                self._waiting.remove(wake)
+
+    def lease(self, has_some, wake):
+        """Return a worker for a call, or None if there are enough for now.
+
+        Parameters
+        ----------
+        has_some : bool
+            The call has a worker: it can wait for another one.
+        wake : callable
+            Called when it pays to ask again.
+        """
+        with self._lock:
+            if self._idle:
+                worker = self._idle.pop()
+                self._leased.add(worker)
+                return worker
+            # the first worker of a call is always granted, hence "+ live calls"
+            limit = max(cpu_count(), self._largest_n_jobs)
+            if has_some and len(self._leased) >= limit:
+                if wake not in self._waiting:
+                    self._waiting.append(wake)
+                return None
+            if self._life is None:
+                self._life = os.pipe()
+            life_fd = self._life[0]
+        worker = Worker(life_fd)
+        with self._lock:
+            self._leased.add(worker)
+        return worker
+
+    def release(self, worker):
+        """Give an idle, healthy worker back."""
+        with self._lock:
+            self._leased.discard(worker)
+            self._idle.append(worker)
+            surplus = []
+            limit = max(cpu_count(), self._largest_n_jobs)
+            if len(self._idle) + len(self._leased) > limit + self._calls:
+                surplus.append(self._idle.pop(0))
+            waiting, self._waiting = self._waiting, []
+        for old in surplus:
+            self.discard(old, wait=True)
+        for wake in waiting:
+            wake()
+
+    def discard(self, worker, wait):
+        """Kill a worker and forget it; returns its exit code if known."""
+        with self._lock:
+            self._leased.discard(worker)
+            if worker in self._idle:
+                self._idle.remove(worker)
+        worker.process.kill()
+        worker.process.reap(wait)
+        worker.process.close()
+        return worker.process.exitcode
+
+    # ---- the pool as a whole -------------------------------------------------------
+
+    def shutdown(self):
+        """Kill all idle workers; a call that runs keeps its own."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for worker in idle:
+            worker.process.kill()
+        for worker in idle:
+            self.discard(worker, wait=True)
+
+    def close_at_exit(self):
+        """Kill everything; nothing remains after the interpreter's end."""
+        with self._lock:
+            workers = [*self._idle, *self._leased]
+        for worker in workers:
+            worker.process.kill()
+        for worker in workers:
+            self.discard(worker, wait=True)
+
+    def drop(self):
+        """In a forked child: close the descriptors, touch no process."""
+        for worker in [*self._idle, *self._leased]:
+            worker.process.close()
+        if self._life is not None:
+            for fd in self._life:
+                os.close(fd)
+        self.__init__()
+
+    def pids(self):
+        """Return the process ids of all workers: (idle, leased)."""
+        with self._lock:
+            return (
+                [worker.pid for worker in self._idle],
+                [worker.pid for worker in self._leased],
+            )
+
+
+pool = Pool()
+atexit.register(pool.close_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=pool.drop)

@@ -1,0 +1,242 @@
+"""The worker process: read a batch, run it, report; nothing else.
+
+::
+
+    socket --> STATE    follow the parent's directory, path, environment
+               FUNCTION keep a pickled function until a task needs it
+               COLUMNS  \\ run the batch: claim, call, log the result
+               TASKS    /
+    socket <-- NEWS     the result log has new records
+
+Imports core and transport only, so that a worker starts fast; numpy, cloudpickle
+and `multiprocessing` are imported when a task needs them.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import pickle
+import select
+import signal
+import struct
+import sys
+
+from cypar.backends.pool import frames
+from cypar.core import config_state
+from cypar.core._process_loop import BatchRunner
+from cypar.core._status_page import StatusPage, die_with_pipe
+from cypar.transport import serialize, settings
+from cypar.transport._channel import Channel
+from cypar.transport.exceptions import encode_exception
+from cypar.transport.functions import ModuleChanged, decode
+
+IDLE_TIMEOUT_S = 300.0  # a worker without work for this long leaves
+TABLE_ENTRY = struct.Struct("<IQ")  # function id, bytes of the pickled arguments
+
+
+class _Function:
+    """A function as it came, and as loaded on its first use."""
+
+    __slots__ = ("blob", "loaded", "mutable", "seen")
+
+    def __init__(self, blob, mutable):
+        self.blob = blob
+        self.mutable = mutable
+        self.loaded = None
+        self.seen = False  # a batch has tried to load it
+
+    def get(self):
+        if self.mutable:  # every task gets a fresh copy of what it may change
+            return decode(self.blob)
+        if self.loaded is None:
+            self.loaded = decode(self.blob)
+        return self.loaded
+
+
+class WorkerServer:
+    """Serves one parent until its socket closes."""
+
+    def __init__(self, channel, page):
+        self.channel = channel
+        self.functions = {}
+        self.limits = None
+        self.runner = BatchRunner(
+            page,
+            serialize.dumps_result,
+            encode_exception,
+            lambda: channel.send(frames.NEWS),
+            self.send_result,
+        )
+
+    def send_result(self, slot, position, kind, data, seconds):
+        """Send a result that does not fit into the log."""
+        self.channel.send(frames.RESULT, slot, kind, position, seconds, data)
+
+    def serve(self):
+        """Handle frames until the parent is gone or there is no work for long."""
+        poll = select.poll()
+        poll.register(self.channel.fd, select.POLLIN)
+        while True:
+            frame = self.channel.receive_ready()
+            if frame is None:
+                if not poll.poll(IDLE_TIMEOUT_S * 1000):
+                    return
+                frame = self.channel.receive()
+                if frame is None:
+                    continue
+            self.handle(*frame)
+            frame = None  # the payload is not kept while waiting
+
+    def handle(self, kind, slot, flags, number, seconds, payload):
+        if kind == frames.COLUMNS:
+            self.run_columns(slot, flags, number, payload)
+        elif kind == frames.TASKS:
+            self.run_tasks(slot, flags, number, payload)
+        elif kind == frames.FUNCTION:
+            self.functions[number] = _Function(payload, flags == 1)
+        elif kind == frames.STATE:
+            self.follow(pickle.loads(payload))
+        elif kind == frames.FORGET:
+            self.functions.clear()
+
+    def run_columns(self, slot, sequence, number, payload):
+        columns = pickle.loads(payload)
+        try:
+            function = self.load_function(number)
+        except BaseException as exc:
+            error = exc  # `exc` is unbound at the end of this block
+
+            def load(position):
+                raise error
+
+            self.runner.run_tasks(slot, sequence, load)
+        else:
+            self.runner.run_columns(slot, sequence, function, columns)
+
+    def load_function(self, number):
+        """Return the function, or end this process if its module is another one."""
+        try:
+            return self.functions[number].get()
+        except ModuleChanged as change:
+            # The parent starts another worker for what is not yet claimed.
+            self.channel.send(
+                frames.CHANGED,
+                0,
+                int(change.was_loaded),
+                number,
+                0.0,
+                change.module.encode(),
+            )
+            os._exit(0)
+
+    def run_tasks(self, slot, sequence, n, payload):
+        table = payload[: n * TABLE_ENTRY.size]
+        view = memoryview(payload)
+        entries = []
+        offset = len(table)
+        for number, size in TABLE_ENTRY.iter_unpack(table):
+            entries.append((number, offset, offset + size))
+            offset += size
+        for number in {entry[0] for entry in entries}:
+            if not self.functions[number].seen:
+                self.functions[number].seen = True
+                try:
+                    self.load_function(number)
+                except Exception:
+                    pass  # raised again for each task that needs it
+
+        def load(position):
+            number, begin, end = entries[position]
+            function = self.functions[number].get()
+            args, kwargs = serialize.loads(view[begin:end])
+            return function, args, kwargs
+
+        self.runner.run_tasks(slot, sequence, load)
+
+    # ---- following the parent -----------------------------------------------------
+
+    def follow(self, changes):
+        """Apply what changed in the parent."""
+        for name, value in changes.get("environ", ()):
+            if value is None:
+                os.environb.pop(name, None)
+            else:
+                os.environb[name] = value
+        if "path" in changes:
+            sys.path[:] = changes["path"]
+        if "cwd" in changes:
+            try:
+                os.chdir(changes["cwd"])
+            except OSError as exc:
+                print(f"cypar worker: cannot enter {exc.filename}: {exc}", file=sys.stderr)
+        if "umask" in changes:
+            os.umask(changes["umask"])
+        if "pickling" in changes:
+            settings.import_settings(changes["pickling"])
+        if "authkey" in changes:
+            _join_multiprocessing(*changes["authkey"])
+        if "level" in changes:
+            config_state.become_worker(changes["level"])
+        if "threads" in changes:
+            self.limit_threads(*changes["threads"])
+
+    def limit_threads(self, n_threads, variables):
+        """Let BLAS and OpenMP use ``n_threads``; ``variables`` the user left unset."""
+        for name in variables:
+            os.environ[name] = str(n_threads)
+        if "numpy" in sys.modules or "threadpoolctl" in sys.modules:
+            import threadpoolctl  # a library with its own threads is loaded already
+
+            self.limits = threadpoolctl.threadpool_limits(n_threads)
+
+
+def _join_multiprocessing(authkey, tracker_fd, parent_pid):
+    """Use the parent's key and resource tracker: its managers and shared memory work."""
+    from multiprocessing import process, resource_tracker  # slow, only when needed
+
+    process.current_process().authkey = authkey
+    tracker = resource_tracker._resource_tracker
+    if tracker_fd is not None and tracker._fd is None:
+        try:
+            tracker._fd = os.open(f"/proc/{parent_pid}/fd/{tracker_fd}", os.O_WRONLY)
+        except OSError:
+            return  # the worker then starts a tracker of its own when it needs one
+
+
+def main(channel_fd, page_fd, life_fd, stderr_fd):
+    """Run the worker; called by the command line that `spawn` writes."""
+    # A descriptor of its own for the pipe, since the setting is per open file.
+    own = os.open(f"/proc/self/fd/{life_fd}", os.O_RDONLY | os.O_NONBLOCK)
+    os.close(life_fd)
+    die_with_pipe(own)
+    channel = Channel(channel_fd, True)
+    page = StatusPage(page_fd)
+    page.close_fd()
+    # The parent acts on Ctrl-C. A handler and not SIG_IGN, which tasks' own
+    # subprocesses would inherit.
+    signal.signal(signal.SIGINT, lambda signum, frame: None)
+    channel.send(frames.READY)
+    if stderr_fd >= 0:
+        os.dup2(stderr_fd, 2)
+        os.close(stderr_fd)
+        faulthandler.enable()
+    try:
+        WorkerServer(channel, page).serve()
+    except (EOFError, BrokenPipeError):
+        pass
+    finally:
+        _leave()
+
+
+def _leave():
+    """End without the interpreter's own end: no user thread can hold us up."""
+    import atexit
+
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
+            pass  # the terminal is gone
+    os._exit(0)

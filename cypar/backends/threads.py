@@ -1,0 +1,67 @@
+"""The thread backend: worker threads run the compiled loop of core._worker_loop.
+
+::
+
+    caller:  fill the FIFO -> ask one helper to join -> wait (native, no GIL)
+    worker:  claim one task -> run -> store -> draw one more; while tasks wait,
+             it asks one more worker to join, up to n_jobs
+
+The caller runs no task, so Ctrl-C and ``timeout`` act at once. A caller that is
+itself a worker (a nested call) counts as one of the n_jobs and works on its own
+call: nested calls can never wait for threads that do not exist.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from cypar.backends.base import Backend
+from cypar.core import _helper_threads
+from cypar.core._helper_threads import Parker
+from cypar.core._worker_loop import is_worker_thread, work
+from cypar.core.cpu import effective_n_jobs
+from cypar.core.errors import timeout_error
+from cypar.core.traceback_text import attach_task_traceback, format_task_traceback
+
+
+class ThreadBackend(Backend):
+    """Run tasks on threads of this process; arguments are passed as they are."""
+
+    name = "threading"
+    label = "ThreadingBackend"
+    supports_sharedmem = True
+
+    def effective_n_jobs(self, n_jobs):
+        return effective_n_jobs(n_jobs)
+
+    def run(self, call):
+        call.explain = _explain
+        call.source.fill()
+        if call.outcomes.done or call.stopping:
+            return
+        call.recruit = partial(_helper_threads.run, partial(work, call))
+        if is_worker_thread():
+            call.joined = 1
+            work(call, Parker())
+        else:
+            call.start_worker()
+        _wait(call)
+
+
+def _explain(exc, task):
+    """Put the task's traceback with parameter values at the end of ``exc``'s chain."""
+    function, args, kwargs = task
+    attach_task_traceback(exc, format_task_traceback(exc, function, args, kwargs))
+    return exc
+
+
+def _wait(call):
+    """Wait for the end of the call, looking at the timeout of running tasks."""
+    timeout_s = call.options.timeout_s
+    if timeout_s is None:
+        call.outcomes.wait()
+        return
+    while not call.outcomes.wait(max(call.time_left(timeout_s), 1e-4)):
+        late = call.overdue(timeout_s)
+        if late is not None:
+            call.outcomes.put_error(late, timeout_error(late, timeout_s))

@@ -1,0 +1,1 @@
+"""The compiled core and what every layer above it shares."""

@@ -1,0 +1,12 @@
+"""Parked threads that run jobs, and the word a thread parks on."""
+
+from libc.stdint cimport int64_t, uint32_t
+
+
+cdef class Parker:
+    cdef uint32_t word              # 0 parked or about to park, 1 unparked
+    cdef Py_ssize_t task_index      # task that runs on this thread, -1 for none
+    cdef int64_t started_ns         # monotonic time of that task's start
+
+    cdef int park(self, int64_t timeout_ns) except -1
+    cdef void unpark(self) noexcept

@@ -1,0 +1,10 @@
+# core/_plain.pxd: what can travel without asking Python code. Neither function runs
+# Python code, keeps a reference or fails: a doubt is answered with False.
+
+# None, bool, int, float, complex, str, bytes, range, Ellipsis, NumPy scalars, and
+# tuples and frozensets of these: can be pickled later with the same result.
+cpdef bint is_immutable(object obj) noexcept
+
+# The same plus bytearray, list, dict, set and NumPy arrays of numbers or text, nested
+# a few levels deep: the C pickler alone pickles it, and any worker can load it.
+cpdef bint is_plain(object obj) noexcept

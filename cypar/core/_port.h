@@ -1,0 +1,209 @@
+/* Everything that differs between platforms and compilers, in one place.
+ *
+ * The only hand-written C of the project: atomics, the monotonic clock,
+ * park/unpark of a thread on a 32-bit word, and the few system calls that the
+ * process pool needs. Declared for Cython in _port.pxd.
+ */
+#ifndef CYPAR_PORT_H
+#define CYPAR_PORT_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#endif
+
+/* ---- atomics: gcc and clang ------------------------------------------------ */
+
+static inline uint32_t port_load32(const uint32_t *word) {
+    return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+}
+static inline void port_store32(uint32_t *word, uint32_t value) {
+    __atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
+static inline uint32_t port_add32(uint32_t *word, uint32_t value) {
+    return __atomic_fetch_add(word, value, __ATOMIC_SEQ_CST);
+}
+static inline uint64_t port_load64(const uint64_t *word) {
+    return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+}
+static inline void port_store64(uint64_t *word, uint64_t value) {
+    __atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
+static inline int port_cas64(uint64_t *word, uint64_t expected, uint64_t desired) {
+    return __atomic_compare_exchange_n(word, &expected, desired, 0,
+                                       __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+/* ---- clock ------------------------------------------------------------------ */
+
+static inline int64_t port_monotonic_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+/* ---- park and unpark -------------------------------------------------------- */
+
+/* Wait until *word differs from expected, another thread unparks, a signal
+ * arrives or timeout_ns has passed (negative: no timeout). Returns 0 when woken
+ * or when the word differs, 1 on timeout, 2 on a signal. Spurious returns of 0
+ * are allowed: callers check their condition again. Call without the GIL. */
+#ifdef __linux__
+
+static inline int port_park(uint32_t *word, uint32_t expected, int64_t timeout_ns) {
+    struct timespec ts, *limit = NULL;
+    if (timeout_ns >= 0) {
+        ts.tv_sec = timeout_ns / 1000000000LL;
+        ts.tv_nsec = timeout_ns % 1000000000LL;
+        limit = &ts;
+    }
+    if (syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, limit, NULL, 0) == 0)
+        return 0;
+    if (errno == ETIMEDOUT)
+        return 1;
+    return errno == EINTR ? 2 : 0;
+}
+static inline void port_unpark(uint32_t *word, int n_threads) {
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n_threads, NULL, NULL, 0);
+}
+
+#else /* a table of condition variables, found by the word's address */
+
+#define PORT_BUCKETS 64
+typedef struct {
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+} port_bucket;
+/* One table per extension module: words are never shared between modules. */
+static port_bucket port_buckets[PORT_BUCKETS];
+static pthread_once_t port_buckets_once = PTHREAD_ONCE_INIT;
+static void port_buckets_init(void) {
+    for (int i = 0; i < PORT_BUCKETS; i++) {
+        pthread_mutex_init(&port_buckets[i].mutex, NULL);
+        pthread_cond_init(&port_buckets[i].changed, NULL);
+    }
+}
+static inline port_bucket *port_bucket_of(uint32_t *word) {
+    pthread_once(&port_buckets_once, port_buckets_init);
+    return &port_buckets[((uintptr_t)word >> 4) % PORT_BUCKETS];
+}
+static inline int port_park(uint32_t *word, uint32_t expected, int64_t timeout_ns) {
+    port_bucket *bucket = port_bucket_of(word);
+    /* Condition variables never return on a signal, so no wait is longer than
+     * 50 ms: callers look for signals whenever they come back. */
+    int64_t slice = 50000000LL;
+    int capped = timeout_ns < 0 || timeout_ns > slice, status = 0;
+    struct timespec until;
+    if (!capped)
+        slice = timeout_ns;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += (until.tv_nsec + slice) / 1000000000LL;
+    until.tv_nsec = (until.tv_nsec + slice) % 1000000000LL;
+    pthread_mutex_lock(&bucket->mutex);
+    if (port_load32(word) == expected)
+        status = pthread_cond_timedwait(&bucket->changed, &bucket->mutex, &until);
+    pthread_mutex_unlock(&bucket->mutex);
+    if (status == ETIMEDOUT)
+        return capped ? 2 : 1;
+    return 0;
+}
+static inline void port_unpark(uint32_t *word, int n_threads) {
+    port_bucket *bucket = port_bucket_of(word);
+    (void)n_threads; /* a bucket is shared by several words: wake all */
+    pthread_mutex_lock(&bucket->mutex);
+    pthread_cond_broadcast(&bucket->changed);
+    pthread_mutex_unlock(&bucket->mutex);
+}
+
+#endif
+
+/* ---- system calls of the process pool; each returns -errno on failure ------- */
+
+static inline int port_socketpair(int fds[2]) {
+#ifdef SOCK_CLOEXEC
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0)
+        return 0;
+    return -errno;
+#else
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds) != 0)
+        return -errno;
+    fcntl(fds[0], F_SETFD, FD_CLOEXEC);
+    fcntl(fds[1], F_SETFD, FD_CLOEXEC);
+    return 0;
+#endif
+}
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
+#endif
+
+static inline ssize_t port_send(int fd, const void *data, size_t size, int wait) {
+    ssize_t n = send(fd, data, size, MSG_NOSIGNAL | (wait ? 0 : MSG_DONTWAIT));
+    return n >= 0 ? n : -errno;
+}
+static inline ssize_t port_recv(int fd, void *data, size_t size, int wait) {
+    ssize_t n = recv(fd, data, size, wait ? 0 : MSG_DONTWAIT);
+    return n >= 0 ? n : -errno;
+}
+/* Memory that processes can share by descriptor; it never has a name. */
+static inline int port_memory_fd(const char *label) {
+#if defined(__linux__) && defined(SYS_memfd_create)
+    int fd = (int)syscall(SYS_memfd_create, label, 1u /* MFD_CLOEXEC */);
+    return fd >= 0 ? fd : -errno;
+#else
+    char path[] = "/tmp/cypar-XXXXXX";
+    int fd = mkstemp(path);
+    (void)label;
+    if (fd < 0)
+        return -errno;
+    unlink(path);
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    return fd;
+#endif
+}
+/* A descriptor that becomes readable when process pid ends. */
+static inline int port_process_fd(int pid) {
+#if defined(__linux__) && defined(SYS_pidfd_open)
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    return fd >= 0 ? fd : -errno;
+#else
+    (void)pid;
+    return -ENOSYS;
+#endif
+}
+/* SIGKILL this process group when the last writer of the pipe behind fd is
+ * gone. The kernel does it, so it works inside C code and needs no thread. */
+static inline int port_die_with_pipe(int fd) {
+#ifdef __linux__
+    if (fcntl(fd, F_SETOWN, -getpgrp()) != 0 || fcntl(fd, F_SETSIG, 9) != 0 ||
+        fcntl(fd, F_SETFL, O_ASYNC | O_NONBLOCK) != 0)
+        return -errno;
+    return 0;
+#else
+    (void)fd;
+    return -ENOSYS;
+#endif
+}
+/* The umask without changing it; the interim value only removes permissions. */
+static inline int port_read_umask(void) {
+    mode_t mask = umask(077);
+    umask(mask);
+    return (int)mask;
+}
+
+#endif

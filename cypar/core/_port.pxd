@@ -1,0 +1,28 @@
+"""The only `cdef extern` of the project: what _port.h offers."""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+
+cdef extern from "_port.h" nogil:
+    # atomics: load acquires, store releases, the others are sequentially consistent
+    uint32_t port_load32(const uint32_t* word) noexcept
+    void port_store32(uint32_t* word, uint32_t value) noexcept
+    uint32_t port_add32(uint32_t* word, uint32_t value) noexcept
+    uint64_t port_load64(const uint64_t* word) noexcept
+    void port_store64(uint64_t* word, uint64_t value) noexcept
+    bint port_cas64(uint64_t* word, uint64_t expected, uint64_t desired) noexcept
+
+    int64_t port_monotonic_ns() noexcept
+
+    # 0 woken or the word differs, 1 timeout, 2 signal; timeout_ns < 0: none
+    int port_park(uint32_t* word, uint32_t expected, int64_t timeout_ns) noexcept
+    void port_unpark(uint32_t* word, int n_threads) noexcept
+
+    # system calls; negative results are -errno
+    int port_socketpair(int* fds) noexcept
+    ssize_t port_send(int fd, const void* data, size_t size, bint wait) noexcept
+    ssize_t port_recv(int fd, void* data, size_t size, bint wait) noexcept
+    int port_memory_fd(const char* label) noexcept
+    int port_process_fd(int pid) noexcept
+    int port_die_with_pipe(int fd) noexcept
+    int port_read_umask() noexcept

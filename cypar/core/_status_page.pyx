@@ -1,0 +1,256 @@
+"""What one worker process and its parent share: claims, starts and small results.
+
+A batch travels over the socket into one of two *slots*. Its window on this page is
+one 64-bit word, ``(sequence, next, end)`` of 16, 24 and 24 bits:
+
+- the worker claims a task by compare-and-swap of ``next`` to ``next + 1``;
+- the parent takes unclaimed tasks back by compare-and-swap of ``end`` to less;
+- ``sequence`` numbers the batches of the slot: a worker that reads a batch whose
+  tasks were all taken back, and whose slot has another batch by now, claims none.
+
+So nothing waits behind a long task, each task is claimed once, and after a death
+``next`` names the started task without a message.
+
+The *result log* holds finished results until the parent has read them. A worker
+claims its next task only when the last result is in the log or on the socket: a
+SIGKILL in a batch of a thousand fast tasks loses none and repeats none.
+
+States of a task: pending (before ``end`` is published) -> sent (``next <=`` position
+``< end``) -> started (``next`` passed it) -> done (in the log or on the socket).
+
+Thread safety: one thread per side.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+from posix.unistd cimport close, ftruncate
+
+from cypar.core._port cimport (
+    port_cas64, port_die_with_pipe, port_load64, port_memory_fd, port_monotonic_ns,
+    port_process_fd, port_read_umask, port_store64,
+)
+
+cpdef enum:
+    KIND_NONE = 0
+    KIND_TRUE = 1
+    KIND_FALSE = 2
+    KIND_INT = 3       # payload: int64
+    KIND_FLOAT = 4     # payload: float64
+    KIND_PICKLE = 5    # payload: a pickle of the value
+    KIND_ERROR = 6     # payload: an encoded exception
+    KIND_SKIP = 7      # unused end of the log, jumped over
+
+LOG_BYTES = 1 << 16   # results of about 2,700 tasks that return a number
+cdef Py_ssize_t _LOG_BYTES = LOG_BYTES
+cdef Py_ssize_t HEADER_BYTES = 4096
+cdef Py_ssize_t TOTAL_BYTES = HEADER_BYTES + _LOG_BYTES
+# A result above this goes over the socket, so that the log serves many tasks.
+MAX_LOG_RESULT = LOG_BYTES // 8
+
+
+MAX_BATCH = (1 << 24) - 1  # tasks
+MAX_SEQUENCE = (1 << 16) - 1
+cdef uint64_t MASK = (1 << 24) - 1
+cdef uint64_t ONE_CLAIM = 1 << 24
+
+
+cdef inline Py_ssize_t next_of(uint64_t word) noexcept nogil:
+    return <Py_ssize_t>((word >> 24) & MASK)
+
+
+cdef inline Py_ssize_t end_of(uint64_t word) noexcept nogil:
+    return <Py_ssize_t>(word & MASK)
+
+
+cdef inline Py_ssize_t aligned(Py_ssize_t size) noexcept nogil:
+    # Every record takes a multiple of its header's 16 bytes, so that a header
+    # always fits into what is left before the end of the log.
+    return (size + 15) & ~<Py_ssize_t>15
+
+
+cdef class StatusPage:
+    """One mapping of the page.
+
+    Parameters
+    ----------
+    fd : int, default=-1
+        Descriptor of an existing page; -1 makes a new one. Owned by this object.
+    """
+
+    def __cinit__(self, int fd=-1):
+        cdef void* base
+        cdef bint fresh = fd < 0
+        self.fd = fd
+        if fresh:
+            self.fd = port_memory_fd("cypar-status")
+            if self.fd < 0:
+                raise OSError(-self.fd, "cannot make memory to share with a worker")
+            if ftruncate(self.fd, TOTAL_BYTES) != 0:
+                raise OSError("cannot size the memory to share with a worker")
+        base = mmap(NULL, TOTAL_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, 0)
+        if base == MAP_FAILED:
+            raise OSError("cannot map the memory to share with a worker")
+        self.base = <char*>base
+        self.page = <PageHeader*>base
+        self.log = self.base + HEADER_BYTES
+
+    def __dealloc__(self):
+        if self.base != NULL:
+            munmap(self.base, TOTAL_BYTES)
+        if self.fd >= 0:
+            close(self.fd)
+
+    def close_fd(self):
+        """Close the descriptor; the mapping stays."""
+        if self.fd >= 0:
+            close(self.fd)
+            self.fd = -1
+
+    # ---- parent ----------------------------------------------------------------
+
+    def publish(self, int slot, int sequence, Py_ssize_t n):
+        """Offer the ``n`` tasks of a new batch in ``slot``."""
+        port_store64(
+            &self.page.window[8 * slot], <uint64_t>n | (<uint64_t>sequence << 48)
+        )
+
+    def recall(self, int slot, Py_ssize_t keep):
+        """Take back the unclaimed tasks of ``slot`` but the first ``keep``.
+
+        Returns
+        -------
+        (first, end) : tuple of int
+            Positions that the worker will not run any more; maybe none.
+        """
+        cdef uint64_t word
+        cdef Py_ssize_t cut
+        while True:
+            word = port_load64(&self.page.window[8 * slot])
+            cut = next_of(word) + keep
+            if end_of(word) <= cut:
+                return (end_of(word), end_of(word))
+            if port_cas64(
+                &self.page.window[8 * slot], word, (word & ~MASK) | <uint64_t>cut
+            ):
+                return (cut, end_of(word))
+
+    def claimed(self, int slot):
+        """Number of tasks of ``slot`` that the worker has started."""
+        return next_of(port_load64(&self.page.window[8 * slot]))
+
+    def unclaimed(self, int slot):
+        """Number of tasks of ``slot`` that the worker has not started."""
+        cdef uint64_t word = port_load64(&self.page.window[8 * slot])
+        return end_of(word) - next_of(word)
+
+    def running_ns(self):
+        """How long the running task has run, in ns; 0 when none runs."""
+        cdef uint64_t started = port_load64(&self.page.started_ns[0])
+        if started == 0:
+            return 0
+        return max(1, port_monotonic_ns() - <int64_t>started)
+
+    def read_log(self):
+        """Take all new records: a list of (slot, position, kind, value, seconds).
+
+        ``value`` is decoded but for pickles and errors, which are bytes.
+        """
+        cdef uint64_t begin = self.page.log_begin[0]
+        cdef uint64_t end = port_load64(&self.page.log_end[0])
+        cdef Record* record
+        cdef char* data
+        cdef list records = []
+        cdef object value
+        while begin < end:
+            record = <Record*>(self.log + begin % _LOG_BYTES)
+            data = <char*>record + sizeof(Record)
+            if record.kind == KIND_NONE:
+                value = None
+            elif record.kind == KIND_INT:
+                value = (<int64_t*>data)[0]
+            elif record.kind == KIND_FLOAT:
+                value = (<double*>data)[0]
+            elif record.kind == KIND_TRUE:
+                value = True
+            elif record.kind == KIND_FALSE:
+                value = False
+            elif record.kind == KIND_SKIP:
+                begin += sizeof(Record) + record.size
+                continue
+            else:
+                value = PyBytes_FromStringAndSize(data, record.size)
+            records.append(
+                (record.slot, record.position, record.kind, value, record.seconds)
+            )
+            begin += sizeof(Record) + aligned(record.size)
+        port_store64(&self.page.log_begin[0], begin)
+        return records
+
+    # ---- worker: no Python objects ----------------------------------------------
+
+    cdef Py_ssize_t claim(self, int slot, int sequence, int64_t now_ns) noexcept nogil:
+        """Start the next task of ``slot``: its position, or -1 when none is left."""
+        cdef uint64_t word
+        while True:
+            word = port_load64(&self.page.window[8 * slot])
+            if <int>(word >> 48) != sequence or next_of(word) >= end_of(word):
+                port_store64(&self.page.started_ns[0], 0)
+                return -1
+            port_store64(&self.page.started_ns[0], <uint64_t>now_ns)
+            if port_cas64(&self.page.window[8 * slot], word, word + ONE_CLAIM):
+                return next_of(word)
+
+    cdef bint append(self, uint8_t kind, int slot, Py_ssize_t position, double seconds,
+                     const char* data, Py_ssize_t size) noexcept nogil:
+        """Log one result; False when the log has no room for it."""
+        cdef uint64_t end = self.page.log_end[0]
+        cdef Py_ssize_t used = <Py_ssize_t>(end - port_load64(&self.page.log_begin[0]))
+        cdef Py_ssize_t need = sizeof(Record) + aligned(size)
+        cdef Py_ssize_t offset = <Py_ssize_t>(end % _LOG_BYTES)
+        cdef Py_ssize_t tail = _LOG_BYTES - offset
+        cdef Record* record
+        # A record is contiguous: a tail that is too short is skipped by a record.
+        if tail < need:
+            if used + tail + need > _LOG_BYTES:
+                return False
+            record = <Record*>(self.log + offset)
+            record.kind = KIND_SKIP
+            record.size = <uint32_t>(tail - sizeof(Record))
+            end += tail
+            offset = 0
+        elif used + need > _LOG_BYTES:
+            return False
+        record = <Record*>(self.log + offset)
+        record.kind = kind
+        record.slot = <uint8_t>slot
+        record.position = <uint32_t>position
+        record.size = <uint32_t>size
+        record.seconds = <float>seconds
+        if size:
+            memcpy(<char*>record + sizeof(Record), data, size)
+        port_store64(&self.page.log_end[0], end + need)
+        return True
+
+
+# ---- system calls that the pool needs and Python lacks -------------------------
+
+
+def read_umask():
+    """The umask of this process, without changing it."""
+    return port_read_umask()
+
+
+def process_fd(int pid):
+    """A descriptor that becomes readable when ``pid`` ends, or -1 if there is none."""
+    cdef int fd = port_process_fd(pid)
+    return fd if fd >= 0 else -1
+
+
+def die_with_pipe(int fd):
+    """SIGKILL this process group when the last writer of the pipe is gone.
+
+    Returns False where the platform cannot do that.
+    """
+    return port_die_with_pipe(fd) == 0

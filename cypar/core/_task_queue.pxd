@@ -1,0 +1,78 @@
+"""One call's state: the input (TaskSource), the results (Outcomes), the stop."""
+
+from cpython.ref cimport PyObject
+from libc.stdint cimport int64_t, uint32_t
+
+from cypar.core._helper_threads cimport Parker
+
+
+cdef class TaskSource:
+    cdef object iterator              # the user's; None once it is exhausted
+    cdef object draw_context          # copy of the caller's contextvars
+    cdef unsigned long owner          # thread that made the call
+    cdef Call call
+    cdef public object capture        # (index, task) -> payload, right after a draw
+    cdef PyObject** ring              # the FIFO: owned references
+    cdef Py_ssize_t capacity          # slots in ring, a power of two
+    cdef Py_ssize_t head              # slot of the oldest task
+    cdef readonly Py_ssize_t pending  # drawn tasks that wait in the FIFO
+    cdef list returned                # heap of (index, payload) given back
+    cdef readonly Py_ssize_t drawn    # tasks drawn so far
+    cdef readonly Py_ssize_t window   # tasks that may be drawn but not finished
+    cdef readonly Py_ssize_t pre_dispatch  # batches; 0 means all
+    cdef bint drawing                 # a thread is inside the user's iterator
+    cdef readonly bint ended
+
+    cdef bint has_room(self) noexcept
+    cdef bint may_start(self) noexcept
+    cdef PyObject* pop(self, Py_ssize_t* index) noexcept
+    cdef int push(self, object payload) except -1
+    cdef int advance(self) except -1
+    cdef int refill(self, Py_ssize_t enough, bint in_context) except -1
+
+
+cdef class Outcomes:
+    cdef Call call
+    cdef readonly int mode            # LIST, ORDERED or UNORDERED
+    cdef readonly list results        # LIST: by index
+    cdef dict unread                  # ORDERED: index -> (value, bytes)
+    cdef object queue                 # UNORDERED: deque of (value, bytes)
+    cdef set open                     # UNORDERED: drawn indexes without an outcome
+    cdef readonly dict errors         # index -> exception
+    cdef readonly Py_ssize_t finished   # tasks with an outcome
+    cdef readonly Py_ssize_t delivered  # results that the consumer has taken
+    cdef readonly Py_ssize_t dropped    # late or second outcomes
+    cdef readonly Py_ssize_t max_unread
+    cdef readonly Py_ssize_t max_unread_bytes
+    cdef readonly Py_ssize_t unread_bytes
+    cdef bint starved                 # a draw was refused because the buffer is full
+    cdef readonly bint done
+    cdef public object hook           # progress, called after every outcome
+    cdef object lock                  # makes outcome, hook and refill one step
+    cdef uint32_t changes             # park word of waiting consumers and callers
+    cdef int waiting                  # threads that wait on it
+
+    cdef void drew(self, Py_ssize_t index)
+    cdef bint store(self, Py_ssize_t index, object value, Py_ssize_t size) except -1
+    cdef int settle(self) except -1
+    cdef void notify(self) noexcept
+    cdef int delivered_one(self, Py_ssize_t size) except -1
+    cdef int wait_change(self, uint32_t seen, int64_t timeout_ns) except -1
+    cpdef put(self, Py_ssize_t index, object value, Py_ssize_t size=*)
+
+
+cdef class Call:
+    cdef readonly object options
+    cdef readonly TaskSource source
+    cdef readonly Outcomes outcomes
+    cdef int stop_state               # RUNNING, DRAIN or ABORT
+    cdef list wakers                  # functions of backends that wait elsewhere
+    cdef list sleeping                # Parkers of worker threads without a task
+    cdef list members                 # Parkers of all worker threads in the call
+    cdef Py_ssize_t n_jobs            # worker threads that may join
+    cdef public Py_ssize_t joined            # worker threads asked to join so far
+    cdef public object recruit        # () asks one more worker thread to join
+    cdef public object task_context   # contextvars that tasks run in; copied per worker
+    cdef public object explain        # (exc, task) -> exc, adds the traceback text
+
+    cdef int wake_one(self) except -1

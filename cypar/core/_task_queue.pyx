@@ -1,0 +1,564 @@
+"""The way of one task through a call.
+
+::
+
+    iterable -> TaskSource (one FIFO) -> a worker -> Outcomes -> list or generator
+                     ^                                  |
+                     +------- one more per outcome -----+
+
+Guarantees:
+
+- The user's iterator is advanced by one thread at a time, in the contextvars of
+  the caller, whichever thread draws.
+- Tasks that are drawn but not finished never exceed the window, which is
+  ``pre_dispatch`` batches of the current size.
+- In generator modes, results that are finished and not read are bounded: nothing
+  is started that could exceed the bound.
+- Every task gets exactly one outcome; a late or second one is dropped and counted.
+
+Thread safety: every method runs under the GIL and completes its state change
+without releasing it, except where user code runs (the iterator, the hook); the
+``drawing`` flag and the outcome lock cover these. Waits are native, on a word.
+"""
+
+from collections import deque
+from heapq import heappop, heappush
+
+from _thread import RLock, get_ident
+
+from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.ref cimport Py_INCREF, PyObject, Py_XDECREF
+from libc.stdint cimport int64_t, uint32_t
+
+from cypar.core._helper_threads cimport Parker
+from cypar.core._port cimport (
+    port_add32, port_load32, port_monotonic_ns, port_park, port_unpark,
+)
+
+
+class _Marker:
+    """A constant that prints its own name."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __repr__(self):
+        return self.name
+
+
+LATER = _Marker("LATER")  # nothing to draw now; on_wake tells when to ask again
+END = _Marker("END")      # nothing to draw any more
+cdef object _LATER = LATER, _END = END
+cdef object _UNSET = _Marker("<no outcome>")
+cdef object _SKIP = _Marker("<failed when drawn>")
+cdef object _NOTHING = _Marker("<exhausted>")
+
+cpdef enum:
+    LIST = 0
+    ORDERED = 1
+    UNORDERED = 2
+
+cdef enum:
+    RUNNING = 0
+    DRAIN = 1   # draw nothing more, finish what is started
+    ABORT = 2   # outcomes no longer matter
+
+cdef Py_ssize_t UNLIMITED = <Py_ssize_t>1 << 62
+cdef int64_t SLICE_NS = 50_000_000  # longest wait between two looks for signals
+
+
+def as_task(item):
+    """Check one item of the input; returns the plain task tuple."""
+    try:
+        function, args, kwargs = item
+        task = (function, tuple(args), dict(kwargs))
+    except (TypeError, ValueError):
+        function = None
+    if not callable(function):
+        raise TypeError(
+            f"Parallel got {item!r:.200} of type {type(item).__name__} as a task, "
+            "expected (function, args, kwargs): write delayed(function)(arguments)"
+        )
+    return task
+
+
+cdef class TaskSource:
+    """The user's iterator behind a FIFO of bounded size."""
+
+    def __cinit__(self):
+        self.capacity = 64
+        self.ring = <PyObject**>PyMem_Malloc(self.capacity * sizeof(PyObject*))
+        if self.ring == NULL:
+            raise MemoryError()
+
+    def __init__(self, Call call, iterator, pre_dispatch, batch_size, context):
+        self.call = call
+        self.iterator = iterator
+        self.draw_context = context
+        self.owner = get_ident()
+        self.returned = []
+        self.pre_dispatch = pre_dispatch
+        self.set_batch_size(max(1, batch_size))
+
+    def __dealloc__(self):
+        cdef Py_ssize_t i
+        if self.ring != NULL:
+            for i in range(self.pending):
+                Py_XDECREF(self.ring[(self.head + i) & (self.capacity - 1)])
+            PyMem_Free(self.ring)
+
+    def set_batch_size(self, Py_ssize_t size):
+        """Count the window in batches of ``size`` tasks from now on."""
+        if self.pre_dispatch == 0:
+            self.window = UNLIMITED
+        else:
+            self.window = self.pre_dispatch * size
+
+    cdef bint has_room(self) noexcept:
+        cdef Outcomes outcomes = self.call.outcomes
+        if self.ended or self.call.stop_state != RUNNING:
+            return False
+        if self.drawn - outcomes.finished >= self.window:
+            return False
+        return self.window == UNLIMITED or self.may_start()
+
+    cdef bint may_start(self) noexcept:
+        """Whether one more result would still fit into the consumer's buffer."""
+        cdef Outcomes outcomes = self.call.outcomes
+        if outcomes.mode == LIST:
+            return True
+        if (
+            self.drawn - self.pending - outcomes.delivered < outcomes.max_unread
+            and outcomes.unread_bytes < outcomes.max_unread_bytes
+        ):
+            return True
+        outcomes.starved = True
+        return False
+
+    cdef int push(self, object payload) except -1:
+        cdef PyObject** ring
+        cdef Py_ssize_t i
+        if self.pending == self.capacity:
+            ring = <PyObject**>PyMem_Malloc(2 * self.capacity * sizeof(PyObject*))
+            if ring == NULL:
+                raise MemoryError()
+            for i in range(self.pending):
+                ring[i] = self.ring[(self.head + i) & (self.capacity - 1)]
+            PyMem_Free(self.ring)
+            self.ring = ring
+            self.head = 0
+            self.capacity *= 2
+        Py_INCREF(payload)  # given back by whoever pops it, or __dealloc__
+        self.ring[(self.head + self.pending) & (self.capacity - 1)] = <PyObject*>payload
+        self.pending += 1
+        return 0
+
+    cdef PyObject* pop(self, Py_ssize_t* index) noexcept:
+        """The oldest task (the caller owns the reference), or NULL."""
+        cdef PyObject* payload
+        while self.pending and self.may_start():
+            index[0] = self.drawn - self.pending
+            payload = self.ring[self.head]
+            self.head = (self.head + 1) & (self.capacity - 1)
+            self.pending -= 1
+            if payload != <PyObject*>_SKIP:
+                return payload
+            Py_XDECREF(payload)
+        return NULL
+
+    cdef int advance(self) except -1:
+        """Draw one task into the FIFO. The caller holds the ``drawing`` flag."""
+        cdef Py_ssize_t index
+        cdef object item
+        try:
+            item = next(self.iterator, _NOTHING)
+            if item is _NOTHING:
+                self.ended = True
+                self.iterator = None
+                return 0
+            if not (type(item) is tuple and len(<tuple>item) == 3
+                    and type((<tuple>item)[1]) is tuple
+                    and type((<tuple>item)[2]) is dict):
+                item = as_task(item)
+        except BaseException as exc:
+            self.call.fail(exc)
+            return 0
+        index = self.drawn
+        if self.capture is not None:
+            try:
+                item = self.capture(index, item)
+            except BaseException as exc:
+                # counted as a task that failed before it was sent; the FIFO holds
+                # the last drawn tasks without a gap, so something takes its place
+                self.push(_SKIP)
+                self.drawn += 1
+                self.call.outcomes.drew(index)
+                self.call.outcomes.put_error(index, exc)
+                return 1
+        self.push(item)
+        self.drawn += 1
+        self.call.outcomes.drew(index)
+        return 1
+
+    cdef int refill(self, Py_ssize_t enough, bint in_context) except -1:
+        """Draw while there is room, until ``enough`` tasks wait in the FIFO."""
+        if self.drawing or self.ended or not self.has_room():
+            return 0
+        self.drawing = True
+        if in_context:
+            PyContext_Enter(self.draw_context)
+        try:
+            while self.pending < enough and self.has_room():
+                self.advance()
+        finally:
+            if in_context:
+                PyContext_Exit(self.draw_context)
+            self.drawing = False
+        if self.ended:
+            self.iterator = None
+            self.call.outcomes.settle()
+            self.call.wake()
+        return 0
+
+    def fill(self):
+        """Draw until the window is full, the input ends, or the call stops."""
+        self.refill(UNLIMITED, get_ident() != self.owner)
+
+    def draw(self, Py_ssize_t k):
+        """Take up to ``k`` tasks: a list of (index, payload), `LATER` or `END`."""
+        cdef list tasks = []
+        cdef Py_ssize_t index = 0
+        cdef PyObject* payload
+        while self.returned and len(tasks) < k:
+            tasks.append(heappop(self.returned))
+        if self.pending < k - len(tasks):
+            self.refill(k - len(tasks), get_ident() != self.owner)
+        if self.call.stop_state == ABORT:
+            return _END
+        while len(tasks) < k:
+            payload = self.pop(&index)
+            if payload == NULL:
+                break
+            tasks.append((index, <object>payload))
+            Py_XDECREF(payload)
+        if tasks:
+            return tasks
+        if self.ended and self.pending == 0:
+            return _END
+        return _LATER
+
+    def has_task(self):
+        """Whether `draw` would give a task without asking the iterator."""
+        return len(self.returned) > 0 or (self.pending > 0 and self.may_start())
+
+    def give_back(self, tasks):
+        """Make tasks pending again that were drawn and not started."""
+        for task in tasks:
+            heappush(self.returned, task)
+        self.call.wake()
+
+
+cdef Py_ssize_t _size_of(object value) noexcept:
+    """About how many bytes an unread result holds."""
+    kind = type(value)
+    if kind is bytes or kind is str or kind is bytearray:
+        return len(value)
+    if kind is int or kind is float or value is None or kind is bool:
+        return 32
+    try:
+        return value.nbytes
+    except BaseException:
+        return 64
+
+
+cdef class Outcomes:
+    """Results and errors of one call; decides order, buffer and stop."""
+
+    def __init__(self, Call call, mode, max_unread, max_unread_bytes):
+        self.call = call
+        self.mode = mode
+        self.results = []
+        self.unread = {}
+        self.queue = deque()
+        self.open = set()
+        self.errors = {}
+        self.max_unread = max_unread
+        self.max_unread_bytes = max_unread_bytes
+
+    cdef void drew(self, Py_ssize_t index):
+        if self.mode == LIST:
+            self.results.append(_UNSET)
+        elif self.mode == UNORDERED:
+            self.open.add(index)
+
+    cdef bint store(self, Py_ssize_t index, object value, Py_ssize_t size) except -1:
+        """Keep one result; False if the task already has an outcome."""
+        if index in self.errors:
+            return False
+        if self.mode == LIST:
+            if (<object>self.results[index]) is not _UNSET:
+                return False
+            self.results[index] = value
+            return True
+        if size < 0:
+            size = _size_of(value)
+        if self.mode == ORDERED:
+            if index < self.delivered or index in self.unread:
+                return False
+            self.unread[index] = (value, size)
+        else:
+            if index not in self.open:
+                return False
+            self.open.discard(index)
+            self.queue.append((value, size))
+        self.unread_bytes += size
+        return True
+
+    cpdef put(self, Py_ssize_t index, object value, Py_ssize_t size=-1):
+        """Give task ``index`` its result. Callable from any thread."""
+        if self.hook is None:
+            if self.call.stop_state == ABORT or not self.store(index, value, size):
+                self.dropped += 1
+                return
+            self.finished += 1
+            if self.mode != LIST:
+                self.notify()
+            if self.call.source.ended:
+                self.settle()
+            return
+        with self.lock:
+            if self.call.stop_state == ABORT or not self.store(index, value, size):
+                self.dropped += 1
+                return
+            self.finished += 1
+            self.run_hook()
+            self.call.source.refill(
+                UNLIMITED, get_ident() != self.call.source.owner
+            )
+            self.notify()
+            self.settle()
+
+    def put_error(self, Py_ssize_t index, exc):
+        """Give task ``index`` an error; it stops the call. From any thread."""
+        with self.lock:
+            if index in self.errors or not self._open_still(index):
+                self.dropped += 1
+                return
+            self.errors[index] = exc
+            self.finished += 1
+        self.call.stop("abort")
+
+    def _open_still(self, Py_ssize_t index):
+        if self.mode == LIST:
+            return index < len(self.results) and self.results[index] is _UNSET
+        if self.mode == ORDERED:
+            return index >= self.delivered and index not in self.unread
+        return index in self.open
+
+    def run_hook(self):
+        """Call the progress hook; what it raises fails the call."""
+        try:
+            self.hook()
+        except BaseException as exc:
+            self.call.fail(exc)
+
+    def first_error(self):
+        """The error of the lowest index among those known now, or None."""
+        if not self.errors:
+            return None
+        return self.errors[min(self.errors)]
+
+    def completed(self):
+        """Results that are finished, as {index: value}."""
+        if self.mode == LIST:
+            return {
+                i: value for i, value in enumerate(self.results) if value is not _UNSET
+            }
+        return {i: value for i, (value, _) in self.unread.items()}
+
+    # ---- waiting -------------------------------------------------------------
+
+    cdef int settle(self) except -1:
+        """Mark the call done once every drawn task has its outcome."""
+        if (not self.done and self.call.source.ended
+                and self.finished >= self.call.source.drawn):
+            self.done = True
+            self.notify()
+            self.call.wake()
+        return 0
+
+    cdef void notify(self) noexcept:
+        port_add32(&self.changes, 1)
+        if self.waiting:
+            port_unpark(&self.changes, 1 << 30)
+
+    cdef int wait_change(self, uint32_t seen, int64_t timeout_ns) except -1:
+        """Wait until ``changes`` differs from ``seen``; at most one slice."""
+        cdef int status = 0
+        if timeout_ns < 0 or timeout_ns > SLICE_NS:
+            timeout_ns = SLICE_NS
+        self.waiting += 1
+        with nogil:  # GIL OUT: waits for worker threads
+            status = port_park(&self.changes, seen, timeout_ns)
+        self.waiting -= 1
+        if status != 0:
+            PyErr_CheckSignals()
+        return status
+
+    def wait(self, timeout_s=None):
+        """Wait until the call is done or stopped; False after ``timeout_s``.
+
+        A pending signal (Ctrl-C) raises within 50 ms.
+        """
+        cdef uint32_t seen
+        cdef int64_t deadline = -1, left = -1
+        if timeout_s is not None:
+            deadline = port_monotonic_ns() + <int64_t>(timeout_s * 1e9)
+        while True:
+            seen = port_load32(&self.changes)
+            if self.done or self.call.stop_state != RUNNING:
+                return True
+            if deadline >= 0:
+                left = deadline - port_monotonic_ns()
+                if left <= 0:
+                    return False
+            self.wait_change(seen, left)
+
+    def take(self):
+        """The next result for a generator's consumer; waits for it.
+
+        Raises
+        ------
+        StopIteration
+            When every result has been taken, or the call stopped: the caller then
+            looks at `first_error`.
+        """
+        cdef uint32_t seen
+        cdef object entry
+        while True:
+            seen = port_load32(&self.changes)
+            if self.mode == ORDERED:
+                entry = self.unread.pop(self.delivered, None)
+            else:
+                entry = self.queue.popleft() if self.queue else None
+            if entry is not None:
+                value, size = entry
+                self.delivered_one(size)
+                return value
+            if self.done or self.call.stop_state != RUNNING:
+                raise StopIteration
+            self.wait_change(seen, -1)
+
+    cdef int delivered_one(self, Py_ssize_t size) except -1:
+        self.delivered += 1
+        self.unread_bytes -= size
+        if self.starved and (
+            self.call.source.drawn - self.call.source.pending - self.delivered
+            <= self.max_unread * 3 // 4
+            and self.unread_bytes <= self.max_unread_bytes * 3 // 4
+        ):
+            # a quarter of the buffer at a time: fewer wake-ups than one per result
+            self.starved = False
+            self.call.wake()
+        return 0
+
+
+cdef class Call:
+    """One run of a parallel loop: what a backend works on and nothing more.
+
+    Parameters
+    ----------
+    options : CallOptions
+    iterator : iterator of (function, args, kwargs)
+    mode : {LIST, ORDERED, UNORDERED}
+    context : contextvars.Context
+        Copy of the caller's context; the iterator is advanced in it.
+    max_unread, max_unread_bytes : int
+        Bounds on finished results that the consumer of a generator has not read.
+    """
+
+    def __init__(
+        self, options, iterator, mode, context,
+        max_unread=1000, max_unread_bytes=64 << 20,
+    ):
+        self.options = options
+        self.n_jobs = options.n_jobs
+        self.wakers = []
+        self.sleeping = []
+        self.members = []
+        self.outcomes = Outcomes(self, mode, max_unread, max_unread_bytes)
+        self.outcomes.lock = RLock()
+        self.source = TaskSource(
+            self, iterator, options.pre_dispatch, options.batch_size, context
+        )
+
+    @property
+    def stopping(self):
+        """None, 'drain' or 'abort'."""
+        return (None, "drain", "abort")[self.stop_state]
+
+    def stop(self, how="abort"):
+        """Stop drawing; with 'abort', outcomes no longer matter."""
+        self.stop_state = max(self.stop_state, ABORT if how == "abort" else DRAIN)
+        self.outcomes.notify()
+        self.wake()
+
+    def fail(self, exc):
+        """End the input with an error: the iterator or the progress hook raised."""
+        self.source.ended = True
+        self.outcomes.errors.setdefault(self.source.drawn, exc)
+        self.stop("abort")
+
+    def on_wake(self, function):
+        """Call ``function()`` on room, on stop and on end of input; never blocks."""
+        self.wakers.append(function)
+
+    def off_wake(self, function):
+        """Undo `on_wake`."""
+        if function in self.wakers:
+            self.wakers.remove(function)
+
+    def wake(self):
+        """Let everybody who waits for tasks look again."""
+        cdef Parker parker
+        while self.sleeping:
+            parker = self.sleeping.pop()
+            parker.unpark()
+        for function in list(self.wakers):
+            function()
+
+    cdef int wake_one(self) except -1:
+        """Get one more worker thread to look for a task, if one is due."""
+        cdef Parker parker
+        if self.sleeping:
+            parker = self.sleeping.pop()
+            parker.unpark()
+        elif self.joined < self.n_jobs and self.recruit is not None:
+            self.joined += 1
+            self.recruit()
+        return 0
+
+    def start_worker(self):
+        """Ask the first worker thread to join."""
+        self.wake_one()
+
+    def time_left(self, double timeout_s):
+        """Seconds until the first running task is overdue, at most ``timeout_s``."""
+        cdef Parker parker
+        cdef int64_t now = port_monotonic_ns()
+        cdef double left = timeout_s
+        for parker in self.members:
+            if parker.task_index >= 0:
+                left = min(left, timeout_s - (now - parker.started_ns) * 1e-9)
+        return left
+
+    def overdue(self, double timeout_s):
+        """Index of a task that has run for longer than ``timeout_s``, or None."""
+        cdef Parker parker
+        cdef int64_t now = port_monotonic_ns()
+        for parker in self.members:
+            if parker.task_index >= 0 and now - parker.started_ns > timeout_s * 1e9:
+                return parker.task_index
+        return None

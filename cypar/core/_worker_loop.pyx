@@ -1,0 +1,177 @@
+"""The compiled loop that runs tasks on a thread.
+
+A worker claims ONE task from the FIFO, calls it, stores the result, draws one
+more, and repeats, keeping the GIL between tasks: what costs is the number of GIL
+hand-overs and of threads that sleep and wake, not the queue (per empty task
+0.13-0.23 us in this loop, 1.1-2.0 us with one GIL hand-over per task).
+
+Thread safety: any number of threads may run the loop for one call.
+"""
+
+import threading
+
+from cpython.contextvars cimport PyContext_Copy, PyContext_Enter, PyContext_Exit
+from cpython.object cimport PyObject_Call, PyObject_CallObject
+from cpython.ref cimport PyObject, Py_DECREF
+
+from cypar.core._helper_threads cimport Parker
+from cypar.core._port cimport port_monotonic_ns
+from cypar.core._task_queue cimport Call, Outcomes, TaskSource
+
+from cypar.core._task_queue import as_task
+
+cdef object _local = threading.local()  # .depth: worker loops on this thread's stack
+
+
+cdef object _call(tuple task):
+    """Call one task; positional arguments are passed without a copy."""
+    if len(<dict>task[2]) == 0:
+        return PyObject_CallObject(<object>task[0], <tuple>task[1])
+    return PyObject_Call(<object>task[0], <tuple>task[1], <dict>task[2])
+
+
+def is_worker_thread():
+    """Whether the current thread is inside a worker loop."""
+    return getattr(_local, "depth", 0) > 0
+
+
+def work(Call call, parker):
+    """Run tasks of ``call`` on this thread until there is nothing left for it."""
+    context = PyContext_Copy(call.task_context)
+    _local.depth = getattr(_local, "depth", 0) + 1
+    call.members.append(parker)
+    PyContext_Enter(context)
+    try:
+        _loop(call, parker)
+    except BaseException as exc:  # a fault of ours becomes the call's error
+        call.fail(exc)
+    finally:
+        PyContext_Exit(context)
+        _local.depth -= 1
+        call.members.remove(parker)
+        if not call.members:
+            call.outcomes.notify()
+
+
+cdef int _loop(Call call, Parker me) except -1:
+    cdef TaskSource source = call.source
+    cdef Outcomes outcomes = call.outcomes
+    cdef Py_ssize_t index = 0, size = max(1, <Py_ssize_t>call.options.batch_size)
+    cdef bint timed = call.options.timeout_s is not None
+    cdef PyObject* payload
+    cdef tuple task
+    cdef list batch = []
+    while call.stop_state == 0:
+        payload = source.pop(&index)
+        if payload == NULL:
+            if _draw_more(source, outcomes):
+                continue
+            if source.ended and source.pending == 0:
+                break
+            if call.stop_state != 0:
+                break
+            call.sleeping.append(me)
+            try:
+                me.park(-1)
+            finally:
+                if me in call.sleeping:  # a signal ended the wait
+                    call.sleeping.remove(me)
+            continue
+        task = <tuple>payload
+        Py_DECREF(task)  # the FIFO's reference; the name holds its own
+        if size == 1:
+            if source.pending:
+                call.wake_one()
+            _run(call, outcomes, me, index, task, timed)
+            task = None  # a sleeping worker keeps no arguments alive
+        else:
+            batch.append((index, task))
+            task = None
+            _run_batch(call, outcomes, me, batch, size, timed)
+        # one more task per completion; with a hook, put() has drawn it already
+        if outcomes.hook is None and not source.ended:
+            source.refill(source.pending + 1, True)
+    return 0
+
+
+cdef int _draw_more(TaskSource source, Outcomes outcomes) except -1:
+    if source.ended or source.drawing:
+        return 0
+    if outcomes.hook is None:
+        source.refill(1, True)
+    else:
+        with outcomes.lock:  # "Done k" and the next draw are one step
+            source.refill(1, True)
+    return source.pending > 0 and source.may_start()
+
+
+cdef int _run(Call call, Outcomes outcomes, Parker me, Py_ssize_t index,
+              tuple task, bint timed) except -1:
+    """Run one claimed task and store its outcome."""
+    cdef object value
+    if timed:
+        me.started_ns = port_monotonic_ns()
+        me.task_index = index
+    try:
+        value = _call(task)
+    except BaseException as exc:
+        if timed:
+            me.task_index = -1
+        if call.explain is not None:
+            exc = call.explain(exc, task)
+        outcomes.put_error(index, exc)
+        return 0
+    if timed:
+        me.task_index = -1
+    outcomes.put(index, value, -1)
+    return 0
+
+
+cdef int _run_batch(Call call, Outcomes outcomes, Parker me, list batch,
+                    Py_ssize_t size, bint timed) except -1:
+    """Claim the rest of a batch of ``size`` tasks and run it in order."""
+    cdef TaskSource source = call.source
+    cdef Py_ssize_t index = 0
+    cdef PyObject* payload
+    cdef tuple task
+    while len(batch) < size:
+        if source.pending == 0 and not _draw_more(source, outcomes):
+            break
+        payload = source.pop(&index)
+        if payload == NULL:
+            break
+        batch.append((index, <object>payload))
+        Py_DECREF(<object>payload)
+    if source.pending:
+        call.wake_one()
+    batch.reverse()
+    while batch and call.stop_state == 0:
+        index, task = batch.pop()
+        _run(call, outcomes, me, index, task, timed)
+    batch.clear()
+    return 0
+
+
+# ---- n_jobs=1 ----------------------------------------------------------------
+
+
+def run_serial(iterator, hook):
+    """The loop of ``n_jobs=1``: no thread, no queue, nothing pickled.
+
+    Parameters
+    ----------
+    iterator : iterator of (function, args, kwargs)
+    hook : callable or None
+        Called after each finished task.
+    """
+    cdef list results = []
+    cdef object item
+    for item in iterator:
+        if not (type(item) is tuple and len(<tuple>item) == 3
+                and type((<tuple>item)[1]) is tuple
+                and type((<tuple>item)[2]) is dict):
+            item = as_task(item)
+        results.append(_call(<tuple>item))
+        if hook is not None:
+            hook()
+    return results

@@ -1,0 +1,316 @@
+"""`Parallel`: check the arguments, start one run, hand back the results.
+
+::
+
+    Parallel(...)(iterable)
+        n_jobs=1:  a compiled loop in the caller, no parallel code at all
+        else:      Call (core) -> Backend.run (backends) -> list or generator (results)
+"""
+
+from __future__ import annotations
+
+from cypar import arguments, resolution
+from cypar.backends.base import CallOptions
+from cypar.core import config_state
+from cypar.core._helper_threads import is_shutting_down
+from cypar.core._task_queue import LIST, ORDERED, UNORDERED, Call
+from cypar.core._worker_loop import run_serial
+from cypar.pre_dispatch import parse_pre_dispatch
+from cypar.progress import ProgressPrinter
+from cypar.results import ResultGenerator, serial_results
+
+DEFAULT_PRE_DISPATCH = "2 * n_jobs"
+RETURN_AS = {"list": LIST, "generator": ORDERED, "generator_unordered": UNORDERED}
+
+
+class Parallel:
+    """Readable parallel loops: ``Parallel(n_jobs=2)(delayed(f)(x) for x in xs)``.
+
+    Parameters
+    ----------
+    n_jobs : int or None, default=None
+        How many tasks may run at once. -1 means all CPUs, -2 all but one, and so on.
+        1 runs the loop in the caller with no parallel code. None means 1, unless a
+        `parallel_config` around the call says otherwise.
+    backend : str, Backend, ParallelBackendBase, Executor or None, default=None
+        Where tasks run: 'processes' (the default; also 'loky'), 'threading',
+        'multiprocessing', 'sequential', or anything registered.
+    verbose : int, default=0
+        Progress messages: more with higher values, every task above 10, to stdout
+        from 50 on.
+    timeout : float or None, default=None
+        Seconds that one task may run, counted from its start.
+    pre_dispatch : {'all', int, str}, default='2 * n_jobs'
+        Batches that are drawn from the input and not finished; a string is
+        arithmetic over ``n_jobs``.
+    batch_size : int or 'auto', default='auto'
+        Tasks per dispatch.
+    temp_folder : str or None, default=None
+        Folder for large arrays that worker processes map.
+    max_nbytes : int, str or None, default='1M'
+        Arrays larger than this are mapped, not pickled. None turns that off.
+    mmap_mode : {None, 'r', 'r+', 'w+', 'c'}, default='r'
+        How workers map them.
+    prefer : {'processes', 'threads', None}, default=None
+        Hint that a `parallel_config` around the call may overrule.
+    require : {'sharedmem', None}, default=None
+        'sharedmem' runs tasks on threads whatever else was chosen.
+    return_as : {'list', 'generator', 'generator_unordered'}, default='list'
+        'generator' gives results in order as they come; 'generator_unordered' in the
+        order in which they finish. At most 1,000 results or 64 MB wait unread.
+
+    Raises
+    ------
+    ValueError
+        If an argument has no meaning, or two of them contradict each other.
+
+    Examples
+    --------
+    >>> from math import sqrt
+    >>> from cypar import Parallel, delayed
+    >>> Parallel(n_jobs=2)(delayed(sqrt)(i ** 2) for i in range(10))
+    [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]
+    """
+
+    def __init__(
+        self,
+        n_jobs=None,
+        backend=None,
+        verbose=resolution.VERBOSE,
+        timeout=None,
+        pre_dispatch=DEFAULT_PRE_DISPATCH,
+        batch_size="auto",
+        temp_folder=None,
+        max_nbytes=resolution.MAX_NBYTES,
+        mmap_mode=resolution.MMAP_MODE,
+        prefer=None,
+        require=None,
+        *,
+        return_as="list",
+        inner_max_num_threads=None,
+    ):
+        self._resolved = resolution.resolve(
+            backend,
+            n_jobs,
+            verbose,
+            temp_folder,
+            max_nbytes,
+            mmap_mode,
+            prefer,
+            require,
+            inner_max_num_threads,
+        )
+        self._backend = self._resolved.backend
+        self.n_jobs = self._resolved.n_jobs
+        self.verbose = self._resolved.verbose
+        self.timeout = arguments.parse_timeout(timeout)
+        self.pre_dispatch = pre_dispatch
+        self.batch_size = batch_size
+        self._batch_size = (
+            0 if batch_size == "auto" else arguments.parse_batch_size(batch_size)
+        )
+        if return_as not in RETURN_AS:
+            raise ValueError(
+                f"return_as must be one of {', '.join(map(repr, RETURN_AS))}, got "
+                f"{arguments.shown(return_as)}"
+            )
+        self.return_as = return_as
+        self.return_generator = return_as != "list"
+        parse_pre_dispatch(pre_dispatch, 1)  # bad values fail here, not at the call
+        self._managed = False
+        self._call = None
+        self._progress = None
+        self._finished = 0  # of a serial loop
+
+    # ---- calls -------------------------------------------------------------------
+
+    def __call__(self, iterable):
+        """Run all tasks of ``iterable``.
+
+        Parameters
+        ----------
+        iterable : iterable of (function, args, kwargs)
+            Written with `delayed`. A generator is consumed lazily.
+
+        Returns
+        -------
+        list, or generator if ``return_as`` says so
+            The results, in the order of the input unless 'generator_unordered'.
+        """
+        if self._call is not None:
+            raise RuntimeError(
+                "this Parallel object is already running a call: wait for it, close "
+                "its generator, or use another Parallel object"
+            )
+        iterator = iter(iterable)
+        n_jobs = self._start_backend()
+        self._progress = self._make_progress(iterable, n_jobs)
+        if n_jobs == 1 and not getattr(self._backend, "is_foreign", False):
+            return self._run_serial(iterator)
+        return self._run(iterator, n_jobs)
+
+    def _start_backend(self):
+        """Return the effective number of jobs of this call."""
+        if is_shutting_down():
+            return 1  # nothing new is started any more
+        if self.n_jobs == 1 and not getattr(self._backend, "is_foreign", False):
+            return 1
+        return self._backend.effective_n_jobs(self.n_jobs)
+
+    def _make_progress(self, iterable, n_jobs):
+        if not self.verbose > 0:
+            return None
+        try:
+            length = len(iterable)
+        except Exception:
+            length = None
+        return ProgressPrinter(f"Parallel(n_jobs={n_jobs})", self.verbose, length)
+
+    def _has_progress(self):
+        # programs replace print_progress to drive a bar of their own
+        return (
+            self._progress is not None
+            or type(self).print_progress is not Parallel.print_progress
+            or "print_progress" in self.__dict__
+        )
+
+    def _run_serial(self, iterator):
+        if self.return_generator:
+            return serial_results(self, iterator)
+        self._finished = 0
+        hook = self._count_serial if self._has_progress() else None
+        self._call = _SERIAL
+        try:
+            results = run_serial(iterator, hook)
+        finally:
+            self._call = None
+        if self._progress is not None:
+            self._progress.finished(len(results))
+        return results
+
+    def _count_serial(self):
+        self._finished += 1
+        self.print_progress()
+
+    def _run(self, iterator, n_jobs):
+        call = self._make_call(iterator, n_jobs)
+        if self._progress is not None:
+            self._progress.started(self._backend.label, n_jobs)
+        self._call = call
+        if self.return_generator:
+            return ResultGenerator(call, self._backend, self._end_call)
+        try:
+            try:
+                self._backend.run(call)
+            except BaseException:
+                call.stop("abort")
+                raise
+            error = call.outcomes.first_error()
+            if error is not None:
+                raise error
+            results = call.outcomes.results
+        finally:
+            self._end_call(call)
+        return results
+
+    def _make_call(self, iterator, n_jobs):
+        resolved = self._resolved
+        options = CallOptions(
+            n_jobs=n_jobs,
+            batch_size=self._batch_size,
+            pre_dispatch=parse_pre_dispatch(self.pre_dispatch, n_jobs),
+            explicit_pre_dispatch=self.pre_dispatch is not DEFAULT_PRE_DISPATCH,
+            timeout_s=self.timeout,
+            max_nbytes=resolved.max_nbytes,
+            temp_folder=resolved.temp_folder,
+            mmap_mode=resolved.mmap_mode,
+            inner_max_num_threads=resolved.inner_max_num_threads,
+            nesting_level=resolved.nesting_level + 1,
+        )
+        call = Call(
+            options,
+            iterator,
+            RETURN_AS[self.return_as],
+            config_state.caller_context(),
+        )
+        call.task_context = config_state.task_context(
+            config_state.task_state(options.nesting_level)
+        )
+        if self._has_progress():
+            call.outcomes.hook = self.print_progress
+        return call
+
+    def _end_call(self, call):
+        """Note that a call is over; prints the last line after success."""
+        if self._call is call:
+            self._call = None
+        if self._progress is not None and call.outcomes.done and not call.stopping:
+            self._progress.finished(call.outcomes.finished)
+        self._finished = call.outcomes.finished
+
+    # ---- with-block ----------------------------------------------------------------
+
+    def __enter__(self):
+        self._managed = True
+        self._backend.open(self.n_jobs)
+        return self
+
+    def __exit__(self, exc_type, exc, traceback):
+        self._managed = False
+        self._backend.close()
+
+    # ---- what programs written for joblib look at -----------------------------------
+
+    def print_progress(self):
+        """Print a progress line if one is due; called after every finished task.
+
+        Replace it in a subclass or on the object to drive a progress bar; it is then
+        called whatever ``verbose`` is.
+        """
+        progress = self._progress
+        if progress is None:
+            return
+        call = self._call
+        if call is None or call is _SERIAL:
+            progress.completed(self._finished, self._finished, None)
+            return
+        source = call.source
+        window = source.window if call.options.pre_dispatch else 0
+        progress.completed(
+            call.outcomes.finished,
+            source.drawn,
+            source.drawn if source.ended else None,
+            window,
+        )
+
+    @property
+    def n_completed_tasks(self):
+        """Number of finished tasks of the running or the last call."""
+        call = self._call
+        if call is None or call is _SERIAL:
+            return self._finished
+        return call.outcomes.finished
+
+    @property
+    def n_dispatched_tasks(self):
+        """Number of tasks drawn from the input in the running or the last call."""
+        call = self._call
+        if call is None or call is _SERIAL:
+            return self._finished
+        return call.source.drawn
+
+    def dispatch_next(self):
+        """Draw more tasks if there is room; the call does so by itself."""
+        call = self._call
+        if call is not None and call is not _SERIAL:
+            call.source.fill()
+
+    def __repr__(self):
+        return f"Parallel(n_jobs={self.n_jobs})"
+
+
+class _SerialCall:
+    """Marks that a serial loop runs."""
+
+
+_SERIAL = _SerialCall()

@@ -1,0 +1,1 @@
+"""How data travels between processes: pickles, frames, shared memory."""

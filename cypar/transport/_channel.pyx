@@ -1,0 +1,288 @@
+"""Framed messages over a stream socket between the parent and one worker.
+
+A frame is a header of 24 bytes (type, slot, flags, a number, a time and the size of
+the payload) and the payload. The parent's side never blocks: what the socket does
+not take is queued, and the parent always reads, so two sides that send large data
+at the same time cannot deadlock. The worker's side blocks.
+
+Thread safety: one thread at a time on each side.
+"""
+
+from collections import deque
+
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
+from cpython.buffer cimport (
+    PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer,
+)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport EAGAIN, EINTR
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memmove
+from posix.unistd cimport close
+
+from cypar.core._port cimport port_recv, port_send, port_socketpair
+
+cdef struct Header:
+    uint8_t type
+    uint8_t slot
+    uint16_t flags
+    uint32_t number
+    double seconds
+    uint64_t size
+
+cdef size_t BUFFER_BYTES = 1 << 16
+# A payload up to this size is joined with its header: one system call, one copy.
+cdef Py_ssize_t JOIN_BYTES = 1 << 14
+
+
+def socketpair():
+    """Two connected stream sockets, as descriptors, closed on exec."""
+    cdef int fds[2]
+    cdef int status = port_socketpair(fds)
+    if status < 0:
+        raise OSError(-status, "cannot make a socket pair for a worker")
+    return fds[0], fds[1]
+
+
+cdef class Channel:
+    """One side of the connection.
+
+    Parameters
+    ----------
+    fd : int
+        Socket; owned by this object.
+    waits : bool
+        True for the worker: `send` and `receive` block. False for the parent.
+    """
+
+    cdef readonly int fd
+    cdef bint waits
+    cdef char* buffer
+    cdef size_t begin, end          # unread bytes in buffer
+    cdef Header header              # of the large frame that is being read
+    cdef bytearray large            # its payload, or None
+    cdef Py_ssize_t filled          # bytes of it that have arrived
+    cdef object outgoing            # deque of [data, offset] that wait for room
+    cdef readonly Py_ssize_t outgoing_bytes
+
+    def __cinit__(self, int fd, bint waits):
+        self.fd = fd
+        self.waits = waits
+        self.outgoing = deque()
+        self.buffer = <char*>malloc(BUFFER_BYTES)
+        if self.buffer == NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        free(self.buffer)
+        if self.fd >= 0:
+            close(self.fd)
+
+    def close(self):
+        """Close the socket. Idempotent."""
+        if self.fd >= 0:
+            close(self.fd)
+            self.fd = -1
+        self.outgoing.clear()
+        self.outgoing_bytes = 0
+
+    # ---- sending ---------------------------------------------------------------
+
+    def send(self, int type, int slot=0, int flags=0, number=0, double seconds=0.0,
+             *parts):
+        """Send one frame whose payload is ``parts`` (bytes-like), joined.
+
+        Raises
+        ------
+        BrokenPipeError
+            When the other side is gone.
+        """
+        cdef Header header
+        cdef Py_ssize_t size = 0
+        for part in parts:
+            size += len(part)
+        header.type = <uint8_t>type
+        header.slot = <uint8_t>slot
+        header.flags = <uint16_t>flags
+        header.number = <uint32_t>number
+        header.seconds = seconds
+        header.size = <uint64_t>size
+        head = PyBytes_FromStringAndSize(<char*>&header, sizeof(Header))
+        if size <= JOIN_BYTES:
+            self.write(b"".join((head, *parts)) if size else head)
+            return
+        self.write(head)
+        for part in parts:
+            self.write(part)
+
+    cdef int write(self, object data) except -1:
+        cdef Py_buffer view
+        cdef Py_ssize_t offset = 0
+        if self.outgoing:
+            return self.queue(data, 0)
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            offset = self.push(<char*>view.buf, view.len)
+            if offset < view.len:
+                self.queue(data, offset)
+        finally:
+            PyBuffer_Release(&view)
+        return 0
+
+    cdef int queue(self, object data, Py_ssize_t offset) except -1:
+        self.outgoing.append([data, offset])
+        self.outgoing_bytes += len(data) - offset
+        return 0
+
+    cdef Py_ssize_t push(self, const char* data, Py_ssize_t size) except -1:
+        """Send what the socket takes (all of it when this side waits)."""
+        cdef Py_ssize_t offset = 0, n
+        cdef bint waits = self.waits
+        cdef int fd = self.fd
+        while offset < size:
+            if waits or size > JOIN_BYTES:
+                with nogil:  # GIL OUT: may wait, or copies much
+                    n = port_send(fd, data + offset, size - offset, waits)
+            else:
+                n = port_send(fd, data + offset, size - offset, False)
+            if n >= 0:
+                offset += n
+            elif n == -EAGAIN:
+                break
+            elif n == -EINTR:
+                PyErr_CheckSignals()
+            else:
+                raise BrokenPipeError(-n, "the other side of the channel is gone")
+        return offset
+
+    def send_queued(self):
+        """Send more of what waits; True when nothing waits any more."""
+        cdef Py_buffer view
+        cdef Py_ssize_t n
+        while self.outgoing:
+            entry = self.outgoing[0]
+            PyObject_GetBuffer(entry[0], &view, PyBUF_SIMPLE)
+            try:
+                n = self.push(<char*>view.buf + <Py_ssize_t>entry[1],
+                              view.len - <Py_ssize_t>entry[1])
+                entry[1] += n
+                self.outgoing_bytes -= n
+                if entry[1] < view.len:
+                    return False
+            finally:
+                PyBuffer_Release(&view)
+            self.outgoing.popleft()
+        return True
+
+    # ---- receiving -------------------------------------------------------------
+
+    def receive_ready(self):
+        """The next frame if all of it is in the buffer already, else None."""
+        cdef Header header
+        cdef size_t available = self.end - self.begin
+        if self.large is None and available >= sizeof(Header):
+            memcpy(&header, self.buffer + self.begin, sizeof(Header))
+            if header.size <= available - sizeof(Header):
+                return self.receive()
+        return None
+
+    def receive(self):
+        """The next frame as (type, slot, flags, number, seconds, payload).
+
+        None when nothing complete has arrived (never when this side waits).
+
+        Raises
+        ------
+        EOFError
+            When the other side is gone and everything that it sent has been read.
+        """
+        cdef Header header
+        cdef Py_ssize_t available
+        while True:
+            if self.large is not None:
+                if not self.fill_large():
+                    return None
+                payload, self.large = self.large, None
+                return self.frame(self.header, payload)
+            available = self.end - self.begin
+            if available >= <Py_ssize_t>sizeof(Header):
+                memcpy(&header, self.buffer + self.begin, sizeof(Header))
+                if header.size <= available - sizeof(Header):
+                    self.begin += sizeof(Header)
+                    payload = PyBytes_FromStringAndSize(
+                        self.buffer + self.begin, header.size
+                    )
+                    self.begin += header.size
+                    return self.frame(header, payload)
+                if header.size + sizeof(Header) > BUFFER_BYTES:
+                    self.start_large(header)
+                    continue
+            if not self.fill():
+                return None
+
+    cdef object frame(self, Header header, object payload):
+        return (
+            header.type, header.slot, header.flags, header.number, header.seconds,
+            payload,
+        )
+
+    cdef int start_large(self, Header header) except -1:
+        cdef Py_ssize_t have = self.end - self.begin - sizeof(Header)
+        self.header = header
+        self.large = PyByteArray_FromStringAndSize(NULL, header.size)
+        memcpy(PyByteArray_AS_STRING(self.large),
+               self.buffer + self.begin + sizeof(Header), have)
+        self.filled = have
+        self.begin = self.end = 0
+        return 0
+
+    cdef bint fill_large(self) except -1:
+        """Read more of a large payload straight into place; True when complete."""
+        cdef char* data = PyByteArray_AS_STRING(self.large)
+        cdef Py_ssize_t size = len(self.large), n
+        cdef int fd = self.fd
+        cdef bint waits = self.waits
+        while self.filled < size:
+            with nogil:  # GIL OUT: may wait, and copies much
+                n = port_recv(fd, data + self.filled, size - self.filled, waits)
+            if not self.received(n):
+                return False
+            self.filled += n
+        return True
+
+    cdef bint fill(self) except -1:
+        """Read what has arrived into the buffer; False when nothing has."""
+        cdef Py_ssize_t n
+        cdef int fd = self.fd
+        if self.begin > 0:
+            memmove(self.buffer, self.buffer + self.begin, self.end - self.begin)
+            self.end -= self.begin
+            self.begin = 0
+        while True:
+            if self.waits:
+                with nogil:  # GIL OUT: waits for the parent
+                    n = port_recv(fd, self.buffer + self.end,
+                                  BUFFER_BYTES - self.end, True)
+            else:
+                n = port_recv(fd, self.buffer + self.end,
+                              BUFFER_BYTES - self.end, False)
+            if n == -EINTR:
+                PyErr_CheckSignals()
+                continue
+            if not self.received(n):
+                return False
+            self.end += n
+            return True
+
+    cdef bint received(self, Py_ssize_t n) except -1:
+        """Judge what recv returned: True for data, False for none yet."""
+        if n > 0:
+            return True
+        if n == -EAGAIN:
+            return False
+        if n == -EINTR:
+            PyErr_CheckSignals()
+            return False
+        raise EOFError("the other side of the channel is gone")
