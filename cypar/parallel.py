@@ -15,7 +15,7 @@ from cypar.core import config_state
 from cypar.core._helper_threads import is_shutting_down
 from cypar.core._task_queue import LIST, ORDERED, UNORDERED, Call
 from cypar.core._worker_loop import run_serial
-from cypar.pre_dispatch import parse_pre_dispatch
+from cypar.pre_dispatch import check_pre_dispatch, parse_pre_dispatch
 from cypar.progress import ProgressPrinter
 from cypar.results import ResultGenerator, serial_results
 
@@ -106,9 +106,7 @@ class Parallel:
         self.timeout = arguments.parse_timeout(timeout)
         self.pre_dispatch = pre_dispatch
         self.batch_size = batch_size
-        self._batch_size = (
-            0 if batch_size == "auto" else arguments.parse_batch_size(batch_size)
-        )
+        self._batch_size = arguments.parse_batch_size(batch_size)
         if return_as not in RETURN_AS:
             raise ValueError(
                 f"return_as must be one of {', '.join(map(repr, RETURN_AS))}, got "
@@ -116,7 +114,7 @@ class Parallel:
             )
         self.return_as = return_as
         self.return_generator = return_as != "list"
-        parse_pre_dispatch(pre_dispatch, 1)  # bad values fail here, not at the call
+        check_pre_dispatch(pre_dispatch)  # bad values fail here, not at the call
         self._managed = False
         self._call = None
         self._progress = None
@@ -144,7 +142,7 @@ class Parallel:
             )
         iterator = iter(iterable)
         n_jobs = self._start_backend()
-        self._progress = self._make_progress(iterable, n_jobs)
+        self._progress = self._make_progress(iterable)
         if n_jobs == 1 and not getattr(self._backend, "is_foreign", False):
             return self._run_serial(iterator)
         return self._run(iterator, n_jobs)
@@ -157,14 +155,14 @@ class Parallel:
             return 1
         return self._backend.effective_n_jobs(self.n_jobs)
 
-    def _make_progress(self, iterable, n_jobs):
+    def _make_progress(self, iterable):
         if not self.verbose > 0:
             return None
         try:
             length = len(iterable)
         except Exception:
             length = None
-        return ProgressPrinter(f"Parallel(n_jobs={n_jobs})", self.verbose, length)
+        return ProgressPrinter(repr(self), self.verbose, length)
 
     def _has_progress(self):
         # programs replace print_progress to drive a bar of their own

@@ -16,6 +16,8 @@ TYPE_CHECKING = False  # `typing` is slow to import; type checkers know this nam
 if TYPE_CHECKING:
     from typing import Any
 
+DEFAULT = "2 * n_jobs"
+
 # Together these bound the time and the stack that any string can take.
 MAX_LENGTH = 100  # characters; so at most 100 nested parentheses, two frames each
 MAX_VALUE = 10**15  # of each number and intermediate result; exact as a float
@@ -53,30 +55,48 @@ def parse_pre_dispatch(value: Any, n_jobs: int) -> int:
     >>> parse_pre_dispatch('1.5*n_jobs', n_jobs=2), parse_pre_dispatch('all', n_jobs=2)
     (3, 0)
     """
-    number: int | float | None
-    if isinstance(value, str):
-        text = value.strip()
-        if text == "2 * n_jobs":  # the default, in nearly every call
-            return min(2 * n_jobs, MAX_COUNT)
-        if text == "all":
-            return 0
-        number = _evaluate(value, n_jobs)
-    else:
-        number = as_number(value)
+    if not isinstance(value, str):
+        return _count(_plain_number(value), value)
+    text = value.strip()
+    if text == DEFAULT:  # nearly every call
+        return min(2 * n_jobs, MAX_COUNT)
+    if text == "all":
+        return 0
+    return _count(_evaluate(value, n_jobs), value, f" with n_jobs={n_jobs}")
+
+
+def check_pre_dispatch(value: Any) -> None:
+    """Raise the errors of `parse_pre_dispatch` that do not depend on ``n_jobs``.
+
+    For the time when the number of workers is not known yet: ``'n_jobs - 1'`` is in
+    order, though it would be refused with one worker.
+    """
+    if not isinstance(value, str):
+        _count(_plain_number(value), value)
+    elif value.strip() not in (DEFAULT, "all"):
+        _evaluate(value, None)
+
+
+def _plain_number(value: Any) -> int | float:
+    number = as_number(value)
     if number is None or number != number or number == float("inf"):
         raise ValueError(
             "pre_dispatch must be 'all', a number or arithmetic over n_jobs such as "
             f"'2 * n_jobs', got {shown(value)}"
         )
+    return number
+
+
+def _count(number: int | float, value: Any, where: str = "") -> int:
     if number <= 0:
         raise ValueError(
-            f"pre_dispatch must be greater than 0, got {shown(value)} with "
-            f"n_jobs={n_jobs}: no task would ever start"
+            f"pre_dispatch must be greater than 0, got {shown(value)}{where}: "
+            "no task would ever start"
         )
     return max(1, min(int(number), MAX_COUNT))
 
 
-def _evaluate(text: str, n_jobs: int) -> int | float:
+def _evaluate(text: str, n_jobs: int | None) -> int | float:
     if len(text) > MAX_LENGTH:
         raise ValueError(
             f"pre_dispatch may have at most {MAX_LENGTH} characters, got {shown(text)}"
@@ -95,10 +115,11 @@ class _SyntaxProblem(Exception):
 
 
 class _Expression:
-    """One pass over the tokens by precedence climbing."""
+    """One pass over the tokens by precedence climbing; without n_jobs, a dry run."""
 
-    def __init__(self, text: str, n_jobs: int) -> None:
-        self.tokens = _tokens(text, n_jobs)
+    def __init__(self, text: str, n_jobs: int | None) -> None:
+        self.is_dry = n_jobs is None
+        self.tokens = _tokens(text, 1 if n_jobs is None else n_jobs)
         self.position = 0
 
     def value(self) -> int | float:
@@ -122,7 +143,8 @@ class _Expression:
             # ** groups from the right, and its exponent may have a sign: 2 ** -1
             is_power = operator == "**"
             right = self.expression(_SIGN_PRECEDENCE if is_power else precedence + 1)
-            left = _apply(operator, left, right)
+            if not self.is_dry:
+                left = _apply(operator, left, right)
 
     def operand(self) -> int | float:
         token = self.peek()

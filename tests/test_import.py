@@ -1,6 +1,13 @@
 """Importing cypar is cheap: what it needs is imported on first use."""
 
+import re
+from pathlib import Path
+
 import pytest
+
+import cypar
+
+ROOT = Path(__file__).parents[1]
 
 # What a program that only imports cypar must not pay for.
 HEAVY = {
@@ -46,3 +53,20 @@ assert Parallel(n_jobs=1)(delayed(abs)(-i) for i in range(3)) == [0, 1, 2]
 """
     modules = set(run_script(PROGRAM.format(statement=statement)).stdout.split())
     assert not modules & {"cloudpickle", "multiprocessing", "numpy"}
+
+
+def test_every_public_name_can_be_imported():
+    for name in cypar.__all__:
+        assert getattr(cypar, name) is not None
+
+
+def test_every_public_name_has_a_type_stub():
+    """The stub repeats the names that __init__ resolves at run time."""
+    stub = (ROOT / "cypar" / "__init__.pyi").read_text(encoding="utf-8")
+    assert set(re.findall(r"\bas (\w+)", stub)) == set(cypar.__all__)
+
+
+def test_every_public_name_is_in_the_reference_page():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\.\. auto\w+:: (\w+)$", page, re.MULTILINE))
+    assert documented == set(cypar.__all__) - {"BACKENDS", "DEFAULT_BACKEND"}

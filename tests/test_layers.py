@@ -20,6 +20,8 @@ LAYERS = ("core", "transport", "backends", "api", "cli")
 LAZY = {
     "cloudpickle",
     "concurrent.futures",
+    "cypar.transport.by_value",  # imports cloudpickle
+    "cypar.transport.captures",  # imports dis
     "dask",
     "dataclasses",
     "distributed",

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cypar.arguments import MAX_COUNT
-from cypar.pre_dispatch import MAX_LENGTH, parse_pre_dispatch
+from cypar.pre_dispatch import MAX_LENGTH, check_pre_dispatch, parse_pre_dispatch
 
 
 @pytest.mark.parametrize(
@@ -119,6 +119,21 @@ def test_s38_hostile_strings_are_refused_at_once(value):
         seconds.append(time.thread_time() - start)
     assert min(seconds) < 0.010
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "value", ["all", "2 * n_jobs", "n_jobs - 1", "4 / (n_jobs - 1)", 3, 0.5]
+)
+def test_s38_check_without_n_jobs_takes_what_may_be_right(value):
+    check_pre_dispatch(value)
+
+
+@pytest.mark.parametrize(
+    "value", ["", "n_job", "(2", "2 +", "9" * 50, "(" * 1_000_000, 0, -1, None, [2]]
+)
+def test_s38_check_without_n_jobs_refuses_what_cannot_be_right(value):
+    with pytest.raises(ValueError, match="pre_dispatch"):
+        check_pre_dispatch(value)
 
 
 def test_s38_deepest_parentheses_need_little_stack():

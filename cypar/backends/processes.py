@@ -41,7 +41,7 @@ class ProcessBackend(Backend):
 
     def run(self, call):
         table = functions.FunctionTable()
-        call.source.capture = Capture(table.encode, serialize.dumps, explain)
+        call.source.capture = Capture(table, serialize.dumps, explain)
         Dispatcher(call, pool, _call_state(call.options), table).run()
 
 

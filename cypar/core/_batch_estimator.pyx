@@ -15,7 +15,7 @@ cdef double TARGET_DISPATCHES = 50.0
 cdef double MAX_SECONDS = 0.5       # the reference text: "on the order of half a second"
 cdef double DECAY = 0.9             # of the maximum, per batch
 cdef Py_ssize_t MAX_GROWTH = 4      # a batch is at most 4 times the last one
-cdef Py_ssize_t MAX_SIZE = 1 << 14  # bounds what one message holds
+cdef Py_ssize_t MAX_SIZE = 1 << 9   # more live task tuples cost garbage collections: 2x at 1 << 12
 
 
 cdef class BatchEstimator:

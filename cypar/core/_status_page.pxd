@@ -29,3 +29,7 @@ cdef class StatusPage:
     cdef Py_ssize_t claim(self, int slot, int sequence, int64_t now_ns) noexcept nogil
     cdef bint append(self, uint8_t kind, int slot, Py_ssize_t position, double seconds,
                      const char* data, Py_ssize_t size) noexcept nogil
+
+
+cdef Record* record_at(StatusPage page, uint64_t offset) noexcept nogil
+cdef Py_ssize_t record_bytes(Py_ssize_t size) noexcept nogil

@@ -21,7 +21,6 @@ States of a task: pending (before ``end`` is published) -> sent (``next <=`` pos
 Thread safety: one thread per side.
 """
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
@@ -64,10 +63,18 @@ cdef inline Py_ssize_t end_of(uint64_t word) noexcept nogil:
     return <Py_ssize_t>(word & MASK)
 
 
-cdef inline Py_ssize_t aligned(Py_ssize_t size) noexcept nogil:
-    # Every record takes a multiple of its header's 16 bytes, so that a header
-    # always fits into what is left before the end of the log.
-    return (size + 15) & ~<Py_ssize_t>15
+cdef Record* record_at(StatusPage page, uint64_t offset) noexcept nogil:
+    """The record at ``offset`` bytes from the log's beginning in time."""
+    return <Record*>(page.log + offset % _LOG_BYTES)
+
+
+cdef Py_ssize_t record_bytes(Py_ssize_t size) noexcept nogil:
+    """Room that a record with a payload of ``size`` bytes takes.
+
+    A multiple of the header's 16 bytes, so that a header always fits into what is
+    left before the end of the log.
+    """
+    return sizeof(Record) + ((size + 15) & ~<Py_ssize_t>15)
 
 
 cdef class StatusPage:
@@ -152,42 +159,6 @@ cdef class StatusPage:
             return 0
         return max(1, port_monotonic_ns() - <int64_t>started)
 
-    def read_log(self):
-        """Take all new records: a list of (slot, position, kind, value, seconds).
-
-        ``value`` is decoded but for pickles and errors, which are bytes.
-        """
-        cdef uint64_t begin = self.page.log_begin[0]
-        cdef uint64_t end = port_load64(&self.page.log_end[0])
-        cdef Record* record
-        cdef char* data
-        cdef list records = []
-        cdef object value
-        while begin < end:
-            record = <Record*>(self.log + begin % _LOG_BYTES)
-            data = <char*>record + sizeof(Record)
-            if record.kind == KIND_NONE:
-                value = None
-            elif record.kind == KIND_INT:
-                value = (<int64_t*>data)[0]
-            elif record.kind == KIND_FLOAT:
-                value = (<double*>data)[0]
-            elif record.kind == KIND_TRUE:
-                value = True
-            elif record.kind == KIND_FALSE:
-                value = False
-            elif record.kind == KIND_SKIP:
-                begin += sizeof(Record) + record.size
-                continue
-            else:
-                value = PyBytes_FromStringAndSize(data, record.size)
-            records.append(
-                (record.slot, record.position, record.kind, value, record.seconds)
-            )
-            begin += sizeof(Record) + aligned(record.size)
-        port_store64(&self.page.log_begin[0], begin)
-        return records
-
     # ---- worker: no Python objects ----------------------------------------------
 
     cdef Py_ssize_t claim(self, int slot, int sequence, int64_t now_ns) noexcept nogil:
@@ -207,7 +178,7 @@ cdef class StatusPage:
         """Log one result; False when the log has no room for it."""
         cdef uint64_t end = self.page.log_end[0]
         cdef Py_ssize_t used = <Py_ssize_t>(end - port_load64(&self.page.log_begin[0]))
-        cdef Py_ssize_t need = sizeof(Record) + aligned(size)
+        cdef Py_ssize_t need = record_bytes(size)
         cdef Py_ssize_t offset = <Py_ssize_t>(end % _LOG_BYTES)
         cdef Py_ssize_t tail = _LOG_BYTES - offset
         cdef Record* record
@@ -217,7 +188,7 @@ cdef class StatusPage:
                 return False
             record = <Record*>(self.log + offset)
             record.kind = KIND_SKIP
-            record.size = <uint32_t>(tail - sizeof(Record))
+            record.size = <uint32_t>(tail - <Py_ssize_t>sizeof(Record))
             end += tail
             offset = 0
         elif used + need > _LOG_BYTES:

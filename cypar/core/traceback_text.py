@@ -12,8 +12,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from itertools import islice
 from reprlib import Repr
-from types import FunctionType
 
 from cypar.core.errors import TaskTraceback
 
@@ -135,7 +135,7 @@ class _ShortRepr(Repr):
         super().__init__()
         self.maxlevel = 4
         self.maxlist = self.maxtuple = self.maxdict = self.maxset = 12
-        self.maxfrozenset = self.maxdeque = self.maxarray = 12
+        self.maxdeque = self.maxarray = 12
         self.maxstring = self.maxlong = self.maxother = MAX_VALUE
 
     def repr_instance(self, value, level):
@@ -148,6 +148,30 @@ class _ShortRepr(Repr):
             return f"<{type(value).__name__} of length {_length(value)}>"
         return _cut(repr(value), self.maxother)
 
+    def repr_dict(self, value, level):
+        """Like the base class, which first sorts all keys."""
+        pairs = (
+            f"{self.repr1(key, level - 1)}: {self.repr1(item, level - 1)}"
+            for key, item in islice(value.items(), self.maxdict)
+        )
+        return self._enclose("{", pairs if level else (), value, self.maxdict, "}")
+
+    def repr_set(self, value, level):
+        items = (self.repr1(item, level - 1) for item in islice(value, self.maxset))
+        opening, closing = ("{", "}") if type(value) is set else ("frozenset({", "})")
+        if not value:
+            return f"{type(value).__name__}()"
+        return self._enclose(
+            opening, items if level else (), value, self.maxset, closing
+        )
+
+    def _enclose(self, opening, texts, value, limit, closing):
+        texts = list(texts)
+        if len(value) > len(texts):
+            texts.append("...")
+        return opening + ", ".join(texts) + closing
+
+    repr_frozenset = repr_set
     repr_ndarray = repr_DataFrame = repr_Series = repr_instance  # noqa: N815
 
 
@@ -224,7 +248,12 @@ def _summary(exc):
     if cls.__module__ not in ("builtins", "__main__"):
         name = f"{cls.__module__}.{name}"
     text = message_of(exc)
-    return f"{name}: {text}" if text else name
+    lines = [f"{name}: {text}" if text else name]
+    members = getattr(exc, "exceptions", None)  # of an exception group
+    if isinstance(members, tuple):
+        for member in members[:MAX_CHAIN]:
+            lines.append(f"  + {type(member).__qualname__}: {message_of(member, 500)}")
+    return "\n".join(lines)
 
 
 def _displayed_cause(exc):
@@ -278,10 +307,7 @@ def _code_of(function):
 def _starts_in(frames, function):
     if function is None:
         return True
-    code = _code_of(function)
-    return bool(frames) and (code is None or frames[0][0].f_code is code) and (
-        isinstance(getattr(function, "__func__", function), FunctionType)
-    )
+    return bool(frames) and frames[0][0].f_code is _code_of(function)
 
 
 def _file_of(function):

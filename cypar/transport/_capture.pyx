@@ -11,13 +11,16 @@ are immutable, or ``(function reference, bytes)``.
 Thread safety: used by the one thread that draws for a call.
 """
 
-import pickle
 import struct
+from _pickle import dumps as _c_dumps
 
 from cypar.core._plain cimport is_immutable
+from cypar.core._watch cimport Watch
 
-cdef object _plain_dumps = pickle.dumps
+from cypar.transport import settings
+
 cdef object _entry = struct.Struct("<IQ")
+cdef dict _settings = vars(settings)
 
 
 cdef class Capture:
@@ -25,33 +28,50 @@ cdef class Capture:
 
     Parameters
     ----------
-    encode_function : callable
-        function -> reference with attributes ``blob`` and ``mutable``.
+    table : FunctionTable
     dumps : callable
         object -> bytes.
     explain : callable
         (index, function, args, kwargs, error) -> the exception to raise.
     """
 
-    cdef object encode_function, dumps, explain
+    cdef object table, dumps, explain
+    # The last function, and what holds while it has not changed: most calls have one.
+    cdef object function, reference, generation
+    cdef Watch watch
 
-    def __init__(self, encode_function, dumps, explain):
-        self.encode_function = encode_function
+    def __init__(self, table, dumps, explain):
+        self.table = table
         self.dumps = dumps
         self.explain = explain
 
     def __call__(self, Py_ssize_t index, tuple task):
-        cdef object function = task[0]
         cdef tuple args = <tuple>task[1]
         cdef dict kwargs = <dict>task[2]
+        cdef object function = task[0]
         try:
-            reference = self.encode_function(function)
+            reference = self.encode(function)
             if len(kwargs) == 0 and is_immutable(args):
                 return (reference, args)
             return (reference, self.dumps((args, kwargs)))
         except Exception as exc:
             error = exc
         raise self.explain(index, function, args, kwargs, error) from error
+
+    cdef object encode(self, object function):
+        if (
+            self.watch is not None
+            and function is self.function
+            and self.watch.holds(function)
+            and self.generation is _settings["generation"]
+        ):
+            return self.reference
+        self.watch = None
+        self.reference = self.table.encode(function)
+        self.watch = self.table.watch_of(function, self.reference)
+        self.function = function
+        self.generation = _settings["generation"]
+        return self.reference
 
 
 def columns_of(list tasks):
@@ -82,7 +102,7 @@ def table_of(list tasks, function_id):
         captured = <tuple>entry[1]
         data = captured[1]
         if type(data) is tuple:
-            data = _plain_dumps((data, {}), 5)
+            data = _c_dumps((data, {}), 5)
         head.append(_entry.pack(function_id(captured[0]), len(data)))
         parts.append(data)
     parts.insert(0, b"".join(head))

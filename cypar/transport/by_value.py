@@ -45,17 +45,14 @@ class ByValuePickler(cp.Pickler):
     ----------
     upward : bool
         True in a worker that pickles for its parent.
-    forced : function or None
-        Function that travels by value even if it could be imported.
     """
 
     # The plain dict is looked up in C; cloudpickle's ChainMap costs 1 us an object.
     dispatch_table = copyreg.dispatch_table
 
-    def __init__(self, file, buffer_callback=None, upward=False, forced=None):
+    def __init__(self, file, buffer_callback=None, upward=False):
         super().__init__(file, protocol=5, buffer_callback=buffer_callback)
         self.upward = upward
-        self.forced = forced
 
     def reducer_override(self, obj):
         kind = type(obj)
@@ -63,7 +60,7 @@ class ByValuePickler(cp.Pickler):
         if reducer is not None:
             return reducer(obj)
         if kind is FunctionType:
-            if travels_by_reference(obj) and obj is not self.forced:
+            if travels_by_reference(obj):
                 return NotImplemented
             return self._dynamic_function_reduce(obj)
         if issubclass(kind, type):

@@ -40,7 +40,7 @@ _CHECKED = b"C"
 _KNOWN_PICKLERS = ("cloudpickle", "pickle")
 
 
-class ModuleChanged(CyparError):  # noqa: N818 (says what happened, like the others)
+class ModuleChanged(CyparError):
     """A worker's import of a function is not the one that the parent has.
 
     Attributes
@@ -131,6 +131,16 @@ class FunctionTable:
                 return known
             known = _EveryTime({}, True)  # seen as a function, now as a method
         return self._encode_again(function, known)
+
+    def watch_of(self, function, reference):
+        """Return the Watch that tells whether ``reference`` still holds, or None.
+
+        None for functions that are pickled at every draw.
+        """
+        watch = self._watches.get(id(function))
+        if watch is not None and watch.payload is reference:
+            return watch
+        return None
 
     def distrust(self, module):
         """Send functions and classes of that module by value from now on.

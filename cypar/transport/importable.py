@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib.machinery import PathFinder
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import BuiltinFunctionType, ModuleType
 
 # Both names can stand for the user's script; a worker has a __main__ of its own.
 _MAIN_NAMES = frozenset(("__main__", "__mp_main__"))
@@ -64,9 +64,12 @@ def worker_can_import(name):
 def refresh():
     """Forget all answers if ``sys.path`` changed; call before a series of questions."""
     global _seen
-    if _seen is not None and _seen[0] == sys.path:
-        if not _seen[1] or _seen[2] == os.getcwd():
-            return
+    if (
+        _seen is not None
+        and _seen[0] == sys.path
+        and (not _seen[1] or _seen[2] == os.getcwd())
+    ):
+        return
     path = list(sys.path)
     relative = any(not isinstance(p, str) or not os.path.isabs(p) for p in path)
     _answers.clear()
@@ -133,11 +136,9 @@ def lookup(module, qualname):
 def is_user_module(module):
     """Tell whether a module is likely to be edited: not installed, not built in."""
     path = getattr(module, "__file__", None)
-    if not isinstance(path, str):
+    if not isinstance(path, str) or path.startswith(_STDLIB):
         return False
-    return not path.startswith((_STDLIB, sys.prefix + os.sep)) and (
-        "site-packages" not in path and "dist-packages" not in path
-    )
+    return "site-packages" not in path and "dist-packages" not in path
 
 
 _STDLIB = os.path.dirname(os.__file__) + os.sep

@@ -30,7 +30,7 @@ from cypar.transport.settings import (
 __all__ = [
     "PicklingError",
     "dumps",
-    "dumps_by_value",
+    "dumps_anything",
     "dumps_result",
     "export_settings",
     "get_pickler_name",
@@ -87,14 +87,6 @@ def dumps_result(obj, buffer_callback=None):
     return _dump(obj, buffer_callback, upward=True)
 
 
-def dumps_by_value(function):
-    """Pickle a function for a worker by value even if a worker could import it.
-
-    For functions whose module has changed on disk since this process imported it.
-    """
-    return _dump(function, forced=function)
-
-
 def probe(obj):
     """Return the exception that `dumps` raises for an object, or None.
 
@@ -107,14 +99,14 @@ def probe(obj):
     return None
 
 
+def dumps_anything(obj):
+    """Pickle as `dumps` does by default, whatever pickler the user chose."""
+    return _dump(obj, ignore_choice=True)
+
+
 def export_settings():
     """Return the chosen pickler and the registered reducers as bytes for a worker."""
-    name = get_pickler_name()
-    # the reducers themselves always travel by value: other picklers may be unable to
-    content = (name, dict(settings.reducers))
-    sink = BytesIO()
-    _load_by_value()(sink).dump(content) if content[1] else _light(sink, content)
-    return sink.getvalue()
+    return dumps_anything((get_pickler_name(), dict(settings.reducers)))
 
 
 def import_settings(data):
@@ -125,7 +117,7 @@ def import_settings(data):
 # ---- the pickler without cloudpickle -----------------------------------------------
 
 
-class _NeedsByValue(Exception):  # noqa: N818 (a signal, not an error)
+class _NeedsByValue(Exception):
     """Something must travel by value, so cloudpickle is needed."""
 
 
@@ -167,18 +159,24 @@ class _Discard:
 # ---- choosing the pickler ----------------------------------------------------------
 
 
-def _dump(obj, buffer_callback=None, upward=False, forced=None, sink=None):
+def _dump(
+    obj,
+    buffer_callback=None,
+    upward=False,
+    sink=None,
+    ignore_choice=False,
+):
     """Pickle what is not plain, into ``sink`` or else into the bytes returned."""
     refresh()
     give_back = sink is None
     if give_back:
         sink = BytesIO()
     try:
-        if get_pickler_name() != settings.DEFAULT_PICKLER:
-            sink = _dump_chosen(obj, sink, buffer_callback)
-        elif forced is not None or not _light(sink, obj, buffer_callback):
+        if get_pickler_name() != settings.DEFAULT_PICKLER and not ignore_choice:
+            _dump_chosen(obj, sink, buffer_callback)
+        elif not _light(sink, obj, buffer_callback):
             pickler = _load_by_value()
-            pickler(sink, buffer_callback, upward, forced).dump(obj)
+            pickler(sink, buffer_callback, upward).dump(obj)
     except RecursionError as error:
         raise PicklingError(
             "the object is nested too deeply to be pickled; raise "
@@ -219,18 +217,17 @@ def _load_by_value():
 
 
 def _dump_chosen(obj, sink, buffer_callback):
-    """Pickle with the module that the user chose; return the sink."""
+    """Pickle with the module that the user chose."""
     name = get_pickler_name()
     if name == "pickle":
         _ReducersPickler(sink, 5, buffer_callback=buffer_callback).dump(obj)
-        return sink
+        return
     module = settings.check_pickler(name)
     base = getattr(module, "Pickler", None)
     if base is None:
         sink.write(module.dumps(obj))
     else:
         _with_reducers(base)(sink, 5).dump(obj)
-    return sink
 
 
 _customised: dict[type, type] = {}

@@ -18,9 +18,17 @@ def loop_returns_a_list_of_results() -> None:
 
 def results_may_be_tuples() -> None:
     pairs = Parallel()(delayed(modf)(i / 2) for i in range(10))
-    fractions, wholes = zip(*pairs, strict=True)
-    assert_type(fractions[0], float)
-    assert_type(wholes[0], float)
+    assert_type(pairs, list[tuple[float, float]])
+
+
+def results_may_be_streamed() -> None:
+    roots = Parallel(return_as="generator")(delayed(sqrt)(i) for i in range(10))
+    assert_type(next(roots), float)
+    roots.close()
+
+
+def annotations_need_no_parameters(parallel: Parallel) -> list[int]:
+    return parallel(delayed(len)(word) for word in ["a", "bc"])
 
 
 def pool_is_reused_in_a_with_block() -> None:
@@ -41,4 +49,4 @@ def counts_are_integers() -> None:
 
 def wrong_arguments_are_found() -> None:
     delayed(sqrt)("four")  # type: ignore[arg-type]
-    Parallel(n_job=2)  # type: ignore[call-arg]
+    Parallel(n_job=2)  # type: ignore[call-overload]

@@ -19,15 +19,16 @@ import select
 import time
 
 from cypar.backends.pool import frames
-from cypar.backends.pool.batch import Batch
 from cypar.backends.pool.readings import Reader
 from cypar.backends.pool.state import difference, snapshot
+from cypar.core._batch import Batch
 from cypar.core._batch_estimator import BatchEstimator
 from cypar.core._status_page import MAX_SEQUENCE
 from cypar.core._task_queue import END, LATER
 from cypar.transport._capture import columns_of, table_of
 
 DEPTH = 2  # batches in flight per worker
+MAX_BATCH_BYTES = 1 << 17  # fits into a socket's usual buffer of 208 kB
 MAX_FUNCTIONS = 256  # functions a worker keeps
 # Taking tasks back pays if they last longer than about two dispatches.
 MIN_STEAL_S = 150e-6
@@ -54,6 +55,7 @@ class Dispatcher:
         self.woken = False
         self.waiting = False
         self.exhausted = False  # the last draw gave nothing
+        self.task_bytes = 1.0  # smoothed size of one task on the socket
         self.start_failures = 0
         self.max_start_failures = MAX_START_FAILURES
         self.batch_size = max(1, self.options.batch_size)
@@ -165,11 +167,13 @@ class Dispatcher:
             columns = columns_of(tasks)
             if columns is not None:
                 payload = pickle.dumps(columns, 5)
+                self.note_bytes(len(payload), len(tasks))
                 number = self.function_id(worker, tasks[0][1][0])
                 worker.page.publish(slot, sequence, len(tasks))
                 channel.send(frames.COLUMNS, slot, sequence, number, 0.0, payload)
             else:
                 parts = table_of(tasks, lambda ref: self.function_id(worker, ref))
+                self.note_bytes(sum(map(len, parts)), len(tasks))
                 worker.page.publish(slot, sequence, len(tasks))
                 channel.send(frames.TASKS, slot, sequence, len(tasks), 0.0, *parts)
         except BrokenPipeError:
@@ -238,7 +242,7 @@ class Dispatcher:
         first, end = worker.page.recall(slot, keep)
         if first == end:
             return []
-        taken = batch.take(first, end)
+        taken = batch.take_back(first, end)
         if batch.left == 0:
             worker.batches[slot] = None
         return taken
@@ -307,11 +311,17 @@ class Dispatcher:
                 if worker in self.workers:
                     self.reader.timed_out(worker, timeout_s)
 
+    def note_bytes(self, size, n_tasks):
+        """Learn how large tasks are, so that no batch gets longer than the socket."""
+        mean = size / n_tasks
+        self.task_bytes = max(mean, 0.5 * (self.task_bytes + mean))
+
     def observe(self, batch):
         """Learn from a finished batch how large the next ones should be."""
         if self.options.batch_size or not batch.n:
             return
         size = self.estimator.observe(batch.n, batch.seconds)
+        size = min(size, max(1, int(MAX_BATCH_BYTES / self.task_bytes)))
         if self.options.explicit_pre_dispatch and (
             self.call.outcomes.finished < 4 * self.options.pre_dispatch
         ):

@@ -11,9 +11,8 @@ import signal
 
 from cypar.backends.pool import frames
 from cypar.core import errors
-from cypar.core._status_page import KIND_ERROR, KIND_PICKLE
+from cypar.core._batch import give, read_results
 from cypar.transport.exceptions import decode_exception
-from cypar.transport.serialize import loads
 
 
 class Reader:
@@ -49,32 +48,20 @@ class Reader:
             self.ended(worker)
 
     def read_log(self, worker):
-        for slot, position, kind, value, seconds in worker.page.read_log():
-            self.take(worker, slot, position, kind, value, seconds)
+        finished = read_results(
+            worker.page, worker.batches, self.call.outcomes, self.decoded_error
+        )
+        for batch in finished:
+            self.dispatcher.observe(batch)
 
     def take(self, worker, slot, position, kind, value, seconds):
-        """Hand one finished task on, and note when its batch is done."""
+        """Hand on one task that came over the socket."""
         batch = worker.batches[slot]
-        index = batch.tasks[position][0]
-        batch.tasks[position] = None
-        batch.left -= 1
-        batch.seconds += seconds
+        index = batch.done(position, seconds)
         if batch.left == 0:
             worker.batches[slot] = None
             self.dispatcher.observe(batch)
-        outcomes = self.call.outcomes
-        if kind == KIND_ERROR:
-            outcomes.put_error(index, self.decoded_error(index, value))
-        elif kind == KIND_PICKLE:
-            size = len(value)
-            try:
-                value = loads(value)
-            except BaseException as exc:
-                outcomes.put_error(index, exc)
-            else:
-                outcomes.put(index, value, size)
-        else:
-            outcomes.put(index, value, 32)
+        give(self.call.outcomes, index, kind, value, self.decoded_error)
 
     def decoded_error(self, index, data):
         exc = decode_exception(bytes(data))
@@ -150,8 +137,7 @@ class Reader:
         for slot in (0, 1):
             batch = worker.batches[slot]
             if batch is not None and started in batch.tasks:
-                batch.tasks[batch.tasks.index(started)] = None
-                batch.left -= 1
+                batch.done(batch.tasks.index(started), timeout_s)
         self.call.outcomes.put_error(started[0], error)
         self.ended(worker)
 

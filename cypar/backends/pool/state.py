@@ -10,7 +10,7 @@ import os
 import sys
 
 from cypar.core._status_page import read_umask
-from cypar.transport import settings
+from cypar.transport import serialize, settings
 
 
 class Snapshot:
@@ -106,7 +106,7 @@ def difference(old, new):
     if old is None or old.umask != new.umask:
         changes["umask"] = new.umask
     if new.pickling and (old is None or old.pickling != new.pickling):
-        changes["pickling"] = settings.export_settings()
+        changes["pickling"] = serialize.export_settings()
     if new.authkey is not None and (old is None or old.authkey != new.authkey):
         changes["authkey"] = (*new.authkey, os.getpid())
     return changes

@@ -26,7 +26,7 @@ from cypar.backends.pool import frames
 from cypar.core import config_state
 from cypar.core._process_loop import BatchRunner
 from cypar.core._status_page import StatusPage, die_with_pipe
-from cypar.transport import serialize, settings
+from cypar.transport import serialize
 from cypar.transport._channel import Channel
 from cypar.transport.exceptions import encode_exception
 from cypar.transport.functions import ModuleChanged, decode
@@ -173,7 +173,7 @@ class WorkerServer:
         if "umask" in changes:
             os.umask(changes["umask"])
         if "pickling" in changes:
-            settings.import_settings(changes["pickling"])
+            serialize.import_settings(changes["pickling"])
         if "authkey" in changes:
             _join_multiprocessing(*changes["authkey"])
         if "level" in changes:
