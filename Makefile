@@ -9,6 +9,7 @@ PYTHON ?= python3
 RUN_ENV := .venv
 TEST_ENV := .venv-test
 TOOLS_ENV := .venv-tools
+TOOLS_EXTRAS := [lint,docs]
 
 SOURCES := $(shell find cypar -name "*.py" -o -name "*.py[ix]" -o -name "*.pxd" -o -name "*.h")
 PIP := bin/python -m pip --disable-pip-version-check --quiet
@@ -16,7 +17,7 @@ PIP := bin/python -m pip --disable-pip-version-check --quiet
 # build/lib* keeps modules that no longer exist, and they would be installed.
 define install
 rm -rf build/lib*
-cd $(1) && $(PIP) install $(2)
+cd $(1) && $(PIP) install "..$(2)"
 endef
 
 .PHONY: help run test bench lint docs clean
@@ -34,34 +35,34 @@ run: $(RUN_ENV)/installed
 
 $(RUN_ENV)/installed: setup.py pyproject.toml $(SOURCES)
 	test -x $(RUN_ENV)/bin/python || $(PYTHON) -m venv $(RUN_ENV)
-	$(call install,$(RUN_ENV),..)
+	$(call install,$(RUN_ENV))
 	touch $@
 
 test:
 	rm -rf $(TEST_ENV)
 	$(PYTHON) -m venv $(TEST_ENV)
-	$(call install,$(TEST_ENV),"..[test]")
+	$(call install,$(TEST_ENV),[test])
 	CYPAR_TEST_INSTALLED=1 $(TEST_ENV)/bin/pytest
 
 bench: $(RUN_ENV)/installed
 	cd $(RUN_ENV) && $(PIP) install "..[bench]"
-	$(RUN_ENV)/bin/pytest benchmarks
+	$(RUN_ENV)/bin/pytest benchmarks -o timeout=0
 
-lint: tools
+lint: $(TOOLS_ENV)/installed
 	$(TOOLS_ENV)/bin/ruff check .
 	$(TOOLS_ENV)/bin/ruff format --check .
 	PATH="$(CURDIR)/$(TOOLS_ENV)/bin:$$PATH" cython-lint cypar
 	$(TOOLS_ENV)/bin/mypy
 	$(TOOLS_ENV)/bin/python tools/cython_hints.py
 
-docs: tools
+docs: $(TOOLS_ENV)/installed
 	$(TOOLS_ENV)/bin/sphinx-build -W --keep-going -q -b html docs build/docs
 	@echo "open build/docs/index.html"
 
-.PHONY: tools
-tools:
+$(TOOLS_ENV)/installed: setup.py pyproject.toml $(SOURCES)
 	test -x $(TOOLS_ENV)/bin/python || $(PYTHON) -m venv $(TOOLS_ENV)
-	$(call install,$(TOOLS_ENV),"..[lint,docs]")
+	$(call install,$(TOOLS_ENV),$(TOOLS_EXTRAS))
+	touch $@
 
 clean:
 	rm -rf $(RUN_ENV) $(TEST_ENV) $(TOOLS_ENV) build dist *.egg-info

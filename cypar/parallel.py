@@ -101,6 +101,7 @@ class Parallel:
             inner_max_num_threads,
         )
         self._backend = self._resolved.backend
+        self._is_foreign = getattr(self._backend, "is_foreign", False)
         self.n_jobs = self._resolved.n_jobs
         self.verbose = self._resolved.verbose
         self.timeout = arguments.parse_timeout(timeout)
@@ -115,7 +116,7 @@ class Parallel:
         self.return_as = return_as
         self.return_generator = return_as != "list"
         check_pre_dispatch(pre_dispatch)  # bad values fail here, not at the call
-        self._managed = False
+        self._opened = False
         self._call = None
         self._progress = None
         self._finished = 0  # of a serial loop
@@ -143,7 +144,7 @@ class Parallel:
         iterator = iter(iterable)
         n_jobs = self._start_backend()
         self._progress = self._make_progress(iterable)
-        if n_jobs == 1 and not getattr(self._backend, "is_foreign", False):
+        if n_jobs == 1 and not self._is_foreign:
             return self._run_serial(iterator)
         return self._run(iterator, n_jobs)
 
@@ -151,7 +152,7 @@ class Parallel:
         """Return the effective number of jobs of this call."""
         if is_shutting_down():
             return 1  # nothing new is started any more
-        if self.n_jobs == 1 and not getattr(self._backend, "is_foreign", False):
+        if self.n_jobs == 1 and not self._is_foreign:
             return 1
         return self._backend.effective_n_jobs(self.n_jobs)
 
@@ -191,29 +192,39 @@ class Parallel:
         self.print_progress()
 
     def _run(self, iterator, n_jobs):
-        call = self._make_call(iterator, n_jobs)
+        options = self._make_options(n_jobs)
+        call = self._make_call(iterator, options)
         if self._progress is not None:
             self._progress.started(self._backend.label, n_jobs)
         self._call = call
-        if self.return_generator:
-            return ResultGenerator(call, self._backend, self._end_call)
         try:
-            try:
-                self._backend.run(call)
-            except BaseException:
-                call.stop("abort")
-                raise
-            error = call.outcomes.first_error()
-            if error is not None:
-                raise error
-            results = call.outcomes.results
+            self._backend.prepare(options)
+            if self.return_generator:
+                generator = ResultGenerator(call, self._backend, self._end_call)
+                call = None  # it ends the call
+                return generator
+            return self._run_list(call)
         finally:
-            self._end_call(call)
-        return results
+            if call is not None:
+                self._end_call(call)
 
-    def _make_call(self, iterator, n_jobs):
+    def _run_list(self, call):
+        try:
+            self._backend.run(call)
+        except BaseException:
+            call.stop("abort")
+            raise
+        error = call.outcomes.take_error()
+        if error is not None:
+            try:
+                raise error
+            finally:
+                error = None  # no cycle from the traceback to this frame and back
+        return call.outcomes.results
+
+    def _make_options(self, n_jobs):
         resolved = self._resolved
-        options = CallOptions(
+        return CallOptions(
             n_jobs=n_jobs,
             batch_size=self._batch_size,
             pre_dispatch=parse_pre_dispatch(self.pre_dispatch, n_jobs),
@@ -225,6 +236,8 @@ class Parallel:
             inner_max_num_threads=resolved.inner_max_num_threads,
             nesting_level=resolved.nesting_level + 1,
         )
+
+    def _make_call(self, iterator, options):
         call = Call(
             options,
             iterator,
@@ -249,13 +262,16 @@ class Parallel:
     # ---- with-block ----------------------------------------------------------------
 
     def __enter__(self):
-        self._managed = True
-        self._backend.open(self.n_jobs)
+        n_jobs = self._start_backend()
+        if n_jobs > 1 or self._is_foreign:
+            self._backend.open(self._make_options(n_jobs))
+            self._opened = True
         return self
 
     def __exit__(self, exc_type, exc, traceback):
-        self._managed = False
-        self._backend.close()
+        if self._opened:
+            self._opened = False
+            self._backend.close()
 
     # ---- what programs written for joblib look at -----------------------------------
 

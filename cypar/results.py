@@ -45,11 +45,14 @@ class ResultGenerator:
         except BaseException:  # Ctrl-C while waiting
             self.close()
             raise
-        error = self._call.outcomes.first_error()
+        error = self._call.outcomes.take_error()
         self._end()
         if error is None:
             raise StopIteration
-        raise error
+        try:
+            raise error
+        finally:
+            error = None  # no cycle from the traceback to this frame and back
 
     def _end(self):
         self._over = True
@@ -63,6 +66,9 @@ class ResultGenerator:
 
     def __del__(self):
         if self._over or os.getpid() != self._pid:
+            return
+        if _helper_threads.is_shutting_down():
+            self._call.stop("abort")
             return
         unfinished = not self._call.outcomes.done
         self.close()

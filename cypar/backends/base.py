@@ -90,12 +90,15 @@ class Backend:
     supports_sharedmem : bool
         Tasks share the caller's objects.
     supports_timeout : bool
+    is_foreign : bool
+        The backend must be used even for one job.
     """
 
     name = "backend"
     label = "Backend"
     supports_sharedmem = False
     supports_timeout = True
+    is_foreign = False
 
     def effective_n_jobs(self, n_jobs):
         """Number of tasks that will run at once for the ``n_jobs`` asked for."""
@@ -110,8 +113,14 @@ class Backend:
         """
         raise NotImplementedError
 
+    def prepare(self, options):
+        """Get ready for a call, in the caller's thread, before `run`.
+
+        `run` is called in another thread when results come as a generator.
+        """
+
     def open(self, options):
-        """Enter a with-block of `Parallel`."""
+        """Enter a with-block of `Parallel`; ``options`` are those of its calls."""
 
     def close(self):
         """Leave a with-block of `Parallel`."""

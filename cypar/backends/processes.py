@@ -26,8 +26,8 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMBA_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
+    "LOKY_MAX_CPU_COUNT",  # cypar's and joblib's own count of CPUs
 )
-CPU_VARIABLE = "LOKY_MAX_CPU_COUNT"
 
 
 class ProcessBackend(Backend):

@@ -370,6 +370,12 @@ cdef class Outcomes:
             return None
         return self.errors[min(self.errors)]
 
+    def take_error(self):
+        """Return `first_error` and forget all errors, so that no cycle keeps them."""
+        error = self.first_error()
+        self.errors = {}
+        return error
+
     def completed(self):
         """Results that are finished, as {index: value}."""
         if self.mode == LIST:

@@ -19,7 +19,8 @@ from __future__ import annotations
 import copyreg
 import functools
 import os
-from types import FunctionType, ModuleType
+from _pickle import Pickler
+from types import FunctionType, MethodType, ModuleType
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -27,6 +28,7 @@ from cloudpickle import cloudpickle as cp
 
 from cypar.transport import settings
 from cypar.transport.importable import travels_by_reference, worker_can_import
+from cypar.transport.serialize import reduce_method
 
 # Classes that came from the parent: class -> (tracker id, names of its attributes)
 _from_parent: WeakKeyDictionary = WeakKeyDictionary()
@@ -49,6 +51,7 @@ class ByValuePickler(cp.Pickler):
 
     # The plain dict is looked up in C; cloudpickle's ChainMap costs 1 us an object.
     dispatch_table = copyreg.dispatch_table
+    dump = Pickler.dump  # cloudpickle's own hides a RecursionError
 
     def __init__(self, file, buffer_callback=None, upward=False):
         super().__init__(file, protocol=5, buffer_callback=buffer_callback)
@@ -178,6 +181,7 @@ def _reduce_typevar(variable):
 
 _REDUCERS = {
     **cp.Pickler._dispatch_table,
+    MethodType: reduce_method,
     TypeVar: _reduce_typevar,
     _LruCache: _reduce_lru_cache,
 }

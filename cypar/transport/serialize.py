@@ -136,9 +136,21 @@ class _ImportablePickler(Pickler):
                 return NotImplemented  # type(None) and the like
             raise _NeedsByValue
         if kind is MethodType:
-            # getattr(self, name), as pickle does, fails for names like __private
-            return MethodType, (obj.__func__, obj.__self__)
+            return reduce_method(obj)
         return NotImplemented
+
+
+def reduce_method(method):
+    """Reduce a bound method to its parts.
+
+    The standard way, getattr(self, name), fails for names like __private.
+    """
+    return bind_method, (method.__func__, method.__self__)
+
+
+def bind_method(function, owner):
+    """Make a bound method; called by `loads`."""
+    return MethodType(function, owner)
 
 
 class _ReducersPickler(Pickler):

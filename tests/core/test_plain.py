@@ -68,7 +68,7 @@ def test_subclasses_are_not_plain():
     class Number(int):
         pass
 
-    point = namedtuple("point", "x")  # noqa: PYI024
+    point = namedtuple("point", "x")
     color = enum.IntEnum("color", "RED")
     for obj in (Number(1), point(1), color.RED, OrderedDict(a=1)):
         assert not is_immutable(obj)

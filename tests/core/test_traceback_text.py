@@ -1,5 +1,6 @@
 """core/traceback_text: what a reader sees of a failed task, and where it is put."""
 
+import builtins
 import heapq
 import math
 import os
@@ -87,7 +88,7 @@ def test_frames_of_cypar_are_left_out():
         return namespace["run"](lambda: 1 / 0)
 
     text = text_of(task)
-    assert "inner.py" not in text
+    assert "inner.py in run" not in text
     assert "in task()" in text
     assert "in <lambda>()" in text
 
@@ -122,7 +123,7 @@ def test_chained_exceptions_are_shown_oldest_first():
 
 
 def test_members_of_a_group_are_named():
-    group = pytest.importorskip("builtins").__dict__.get("ExceptionGroup")
+    group = getattr(builtins, "ExceptionGroup", None)
     if group is None:
         pytest.skip("exception groups came with Python 3.11")
 
@@ -136,7 +137,12 @@ def test_members_of_a_group_are_named():
 
 
 def test_values_are_cut_at_200_characters():
-    for value in ("a" * 10**6, 10**1000, [["x" * 50] * 50] * 50, {i: i for i in range(99)}):
+    for value in (
+        "a" * 10**6,
+        10**1000,
+        [["x" * 50] * 50] * 50,
+        {i: i for i in range(99)},
+    ):
         assert len(safe_repr(value)) <= 200
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import pickle
 import select
+import sys
 import time
 
 from cypar.backends.pool import frames
@@ -27,6 +28,7 @@ from cypar.core._status_page import MAX_SEQUENCE
 from cypar.core._task_queue import END, LATER
 from cypar.transport._capture import columns_of, table_of
 
+_ONE = (1).to_bytes(8, sys.byteorder)  # what an eventfd takes
 DEPTH = 2  # batches in flight per worker
 MAX_BATCH_BYTES = 1 << 17  # fits into a socket's usual buffer of 208 kB
 MAX_FUNCTIONS = 256  # functions a worker keeps
@@ -80,8 +82,7 @@ class Dispatcher:
             self.settle()
         finally:
             call.off_wake(self.wake)
-            for worker in list(self.workers):
-                self.let_go(worker)
+            self.let_go()
             self.pool.leave(self.wake)
             os.close(self.wake_fd)
             if self._wake_write != self.wake_fd:
@@ -91,7 +92,10 @@ class Dispatcher:
         """Let the loop look again; from any thread."""
         self.woken = True
         if self.waiting:
-            os.write(self._wake_write, b"\1\0\0\0\0\0\0\0")
+            try:
+                os.write(self._wake_write, _ONE)
+            except BlockingIOError:
+                pass  # it is full of wake-ups already
 
     def dispatch(self):
         """Send batches while there are tasks and room for them."""
@@ -103,8 +107,9 @@ class Dispatcher:
             tasks = self.call.source.draw(self.batch_size)
             if tasks is LATER or tasks is END:
                 self.exhausted = True
-                if worker.n_batches == 0:
-                    self.rebalance(worker)
+                for idle in list(self.workers):
+                    if idle.n_batches == 0:
+                        self.rebalance(idle, state)
                 return
             self.exhausted = False
             self.send(worker, tasks, state)
@@ -215,7 +220,7 @@ class Dispatcher:
 
     # ---- balance -------------------------------------------------------------------
 
-    def rebalance(self, idle):
+    def rebalance(self, idle, state):
         """Give an idle worker half of the unclaimed tasks of the fullest worker."""
         victim, slot, most = None, 0, 0
         for worker in self.workers:
@@ -227,14 +232,14 @@ class Dispatcher:
                     victim, slot, most = worker, candidate, n
         if victim is None or victim is idle:
             return
-        stuck = victim.page.running_ns() * 1e-9 > STEAL_RETRY_S
+        stuck = not victim.ready or victim.page.running_ns() * 1e-9 > STEAL_RETRY_S
         if not stuck and most * self.estimator.task_seconds < MIN_STEAL_S:
             return
         # A task that holds up the others: take all; else share evenly.
         keep = 0 if stuck and most == 1 else most // 2
         tasks = self.recall(victim, slot, keep)
         if tasks:
-            self.send(idle, tasks, snapshot())
+            self.send(idle, tasks, state)
 
     def recall(self, worker, slot, keep):
         """Take unclaimed tasks of one slot back; returns them."""
@@ -344,10 +349,6 @@ class Dispatcher:
             if left <= 0:
                 break
             self.wait_and_read(left * 1e3)
-        for worker in list(self.workers):
-            if worker.n_batches or worker.channel.outgoing_bytes:
-                self.forget(worker)
-                self.pool.discard(worker, wait=False)
 
     def forget(self, worker):
         """Take a worker out of this call."""
@@ -360,13 +361,16 @@ class Dispatcher:
         """Handle a worker that does not take data any more."""
         self.reader.read(worker, ended=True)
 
-    def let_go(self, worker):
-        """Give a worker back to the pool, or kill it if it is not idle."""
-        self.forget(worker)
-        if worker.n_batches or worker.channel.outgoing_bytes:
-            self.pool.discard(worker, wait=False)
-        else:
-            self.pool.release(worker)
+    def let_go(self):
+        """Give the workers back to the pool, and kill those that are not idle."""
+        busy = []
+        for worker in list(self.workers):
+            self.forget(worker)
+            if worker.n_batches or worker.channel.outgoing_bytes:
+                busy.append(worker)
+            else:
+                self.pool.release(worker)
+        self.pool.discard(busy)
 
 
 def _wake_pipe():

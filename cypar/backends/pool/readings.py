@@ -93,7 +93,8 @@ class Reader:
                     pending.append(task)
             worker.batches[slot] = None
         tail = "" if worker.ready else worker.process.stderr_tail()
-        exitcode = dispatcher.pool.discard(worker, wait=True)
+        dispatcher.pool.discard([worker])
+        exitcode = worker.process.exitcode
         if pending:
             self.call.source.give_back(pending)
         if started is not None:

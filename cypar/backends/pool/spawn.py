@@ -128,20 +128,16 @@ class Process:
             except (ProcessLookupError, PermissionError):
                 pass
 
-    def reap(self, wait):
-        """Collect the exit status; returns whether the process has ended."""
+    def reap(self):
+        """Collect the exit status of a killed or ended worker; leaves no zombie."""
         if self._reaped:
-            return True
-        try:
-            pid, status = os.waitpid(self.pid, 0 if wait else os.WNOHANG)
-        except ChildProcessError:  # the program reaps all children itself
-            self._reaped = True
-            return True
-        if pid == 0:
-            return False
-        self.exitcode = os.waitstatus_to_exitcode(status)
+            return
         self._reaped = True
-        return True
+        try:
+            _, status = os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            return  # the program reaps all children itself
+        self.exitcode = os.waitstatus_to_exitcode(status)
 
     def close(self):
         """Close all descriptors; the process is not touched."""

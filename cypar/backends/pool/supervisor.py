@@ -22,6 +22,7 @@ import time
 
 from cypar.backends.pool.spawn import Process
 from cypar.backends.pool.state import snapshot
+from cypar.core._helper_threads import is_shutting_down
 from cypar.core.cpu import cpu_count
 
 
@@ -100,6 +101,10 @@ class Pool:
         wake : callable
             Called when it pays to ask again.
         """
+        if is_shutting_down():
+            raise RuntimeError(
+                "worker processes are not started while the interpreter shuts down"
+            )
         with self._lock:
             if self._idle:
                 worker = self._idle.pop()
@@ -129,41 +134,36 @@ class Pool:
             if len(self._idle) + len(self._leased) > limit + self._calls:
                 surplus.append(self._idle.pop(0))
             waiting, self._waiting = self._waiting, []
-        for old in surplus:
-            self.discard(old, wait=True)
+        self.discard(surplus)
         for wake in waiting:
             wake()
 
-    def discard(self, worker, wait):
-        """Kill a worker and forget it; returns its exit code if known."""
+    def discard(self, workers):
+        """Kill workers and forget them; their exit codes are then known, if ever."""
         with self._lock:
-            self._leased.discard(worker)
-            if worker in self._idle:
-                self._idle.remove(worker)
-        worker.process.kill()
-        worker.process.reap(wait)
-        worker.process.close()
-        return worker.process.exitcode
+            for worker in workers:
+                self._leased.discard(worker)
+                if worker in self._idle:
+                    self._idle.remove(worker)
+        for worker in workers:  # all at once: they die side by side
+            worker.process.kill()
+        for worker in workers:
+            worker.process.reap()
+            worker.process.close()
 
     # ---- the pool as a whole -------------------------------------------------------
 
     def shutdown(self):
         """Kill all idle workers; a call that runs keeps its own."""
         with self._lock:
-            idle, self._idle = self._idle, []
-        for worker in idle:
-            worker.process.kill()
-        for worker in idle:
-            self.discard(worker, wait=True)
+            idle = list(self._idle)
+        self.discard(idle)
 
     def close_at_exit(self):
         """Kill everything; nothing remains after the interpreter's end."""
         with self._lock:
             workers = [*self._idle, *self._leased]
-        for worker in workers:
-            worker.process.kill()
-        for worker in workers:
-            self.discard(worker, wait=True)
+        self.discard(workers)
 
     def drop(self):
         """In a forked child: close the descriptors, touch no process."""

@@ -14,6 +14,7 @@ and `multiprocessing` are imported when a task needs them.
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import os
 import pickle
@@ -61,6 +62,7 @@ class WorkerServer:
         self.channel = channel
         self.functions = {}
         self.limits = None
+        self.level = 1
         self.runner = BatchRunner(
             page,
             serialize.dumps_result,
@@ -100,7 +102,12 @@ class WorkerServer:
         elif kind == frames.FORGET:
             self.functions.clear()
 
+    def start_batch(self):
+        """Drop settings that a task has left behind."""
+        config_state.become_worker(self.level)
+
     def run_columns(self, slot, sequence, number, payload):
+        self.start_batch()
         columns = pickle.loads(payload)
         try:
             function = self.load_function(number)
@@ -131,6 +138,7 @@ class WorkerServer:
             os._exit(0)
 
     def run_tasks(self, slot, sequence, n, payload):
+        self.start_batch()
         table = payload[: n * TABLE_ENTRY.size]
         view = memoryview(payload)
         entries = []
@@ -177,7 +185,7 @@ class WorkerServer:
         if "authkey" in changes:
             _join_multiprocessing(*changes["authkey"])
         if "level" in changes:
-            config_state.become_worker(changes["level"])
+            self.level = changes["level"]
         if "threads" in changes:
             self.limit_threads(*changes["threads"])
 
@@ -231,8 +239,6 @@ def main(channel_fd, page_fd, life_fd, stderr_fd):
 
 def _leave():
     """End without the interpreter's own end: no user thread can hold us up."""
-    import atexit
-
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         try:

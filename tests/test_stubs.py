@@ -1,0 +1,108 @@
+"""The .pyi files say what the modules have: names, parameters, which may be left out."""
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STUBS = sorted(
+    path.relative_to(ROOT)
+    for path in (ROOT / "cypar").rglob("*.pyi")
+    if path.name != "__init__.pyi"  # re-exports: see test_import
+)
+
+
+def load(path):
+    return importlib.import_module(".".join(path.with_suffix("").parts))
+
+
+def public(nodes, *types):
+    return [
+        node
+        for node in nodes
+        if isinstance(node, types) and not node.name.startswith("_")
+    ]
+
+
+def functions_of(path):
+    """Yield (stub of a function or method, its owner at run time)."""
+    module = load(path)
+    body = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+    for function in public(body, ast.FunctionDef):
+        yield function, module
+    for cls in public(body, ast.ClassDef):
+        owner = getattr(module, cls.name)
+        for method in cls.body:
+            if isinstance(method, ast.FunctionDef):
+                yield method, owner
+
+
+def parameters_of_stub(function):
+    """Return [(name, may be left out)] as the stub has it."""
+    args = function.args
+    positional = [*args.posonlyargs, *args.args]
+    n_required = len(positional) - len(args.defaults)
+    return [
+        *((arg.arg, i >= n_required) for i, arg in enumerate(positional)),
+        *((f"*{arg.arg}", True) for arg in [args.vararg] if arg),
+        *(
+            (arg.arg, default is not None)
+            for arg, default in zip(args.kwonlyargs, args.kw_defaults, strict=True)
+        ),
+        *((f"**{arg.arg}", True) for arg in [args.kwarg] if arg),
+    ]
+
+
+def parameters_of_object(function):
+    """Return [(name, may be left out)] as the object itself has it."""
+    prefixes = {inspect.Parameter.VAR_POSITIONAL: "*"}
+    prefixes[inspect.Parameter.VAR_KEYWORD] = "**"
+    return [
+        (
+            prefixes.get(parameter.kind, "") + parameter.name,
+            parameter.kind in prefixes or parameter.default is not parameter.empty,
+        )
+        for parameter in inspect.signature(function).parameters.values()
+    ]
+
+
+def is_property_or_overload(function):
+    """A property has no signature; an overload may ask for what has a default."""
+    names = {getattr(node, "id", None) for node in function.decorator_list}
+    return bool(names & {"property", "overload"})
+
+
+@pytest.mark.parametrize("path", STUBS, ids=str)
+def test_names_in_stubs_exist(path):
+    body = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+    module = load(path)
+    for node in public(body, ast.FunctionDef, ast.ClassDef):
+        assert hasattr(module, node.name)
+    for function, owner in functions_of(path):
+        assert hasattr(owner, function.name), f"{owner} has no {function.name}"
+
+
+@pytest.mark.parametrize("path", STUBS, ids=str)
+def test_parameters_in_stubs_are_right(path):
+    for function, owner in functions_of(path):
+        if is_property_or_overload(function):
+            continue
+        try:
+            actual = parameters_of_object(getattr(owner, function.name))
+        except ValueError:
+            continue  # a C slot such as __init__ of a cdef class has no signature
+        if [name for name, _ in actual][-2:] == ["*args", "**kwargs"]:
+            continue  # inherited from object, which takes anything
+        assert parameters_of_stub(function) == actual, (owner, function.name)
+
+
+@pytest.mark.parametrize("path", STUBS, ids=str)
+def test_overloads_have_all_parameters(path):
+    for function, owner in functions_of(path):
+        if "overload" in {getattr(node, "id", None) for node in function.decorator_list}:
+            stub = [name for name, _ in parameters_of_stub(function)]
+            actual = parameters_of_object(getattr(owner, function.name))
+            assert stub == [name for name, _ in actual]
