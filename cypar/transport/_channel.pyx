@@ -61,6 +61,7 @@ cdef class Channel:
     cdef bint waits
     cdef char* buffer
     cdef size_t begin, end          # unread bytes in buffer
+    cdef bint drained               # the last read took all that there was
     cdef Header header              # of the large frame that is being read
     cdef bytearray large            # its payload, or None
     cdef Py_ssize_t filled          # bytes of it that have arrived
@@ -236,6 +237,7 @@ cdef class Channel:
                self.buffer + self.begin + sizeof(Header), have)
         self.filled = have
         self.begin = self.end = 0
+        self.drained = False
         return 0
 
     cdef bint fill_large(self) except -1:
@@ -256,6 +258,9 @@ cdef class Channel:
         """Read what has arrived into the buffer; False when nothing has."""
         cdef Py_ssize_t n
         cdef int fd = self.fd
+        if self.drained and not self.waits:
+            self.drained = False
+            return False  # saves the system call that would say so
         if self.begin > 0:
             memmove(self.buffer, self.buffer + self.begin, self.end - self.begin)
             self.end -= self.begin
@@ -273,6 +278,7 @@ cdef class Channel:
                 continue
             if not self.received(n):
                 return False
+            self.drained = n < <Py_ssize_t>(BUFFER_BYTES - self.end)
             self.end += n
             return True
 

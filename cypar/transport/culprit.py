@@ -18,6 +18,7 @@ from cypar.transport.serialize import PicklingError, probe
 MAX_DEPTH = 20
 MAX_PROBES = 3000  # objects pickled on trial
 MAX_SECONDS = 2.0  # one probe of a large object may overrun it
+MAX_KEY = 60  # characters of a key in the path
 CURE = (
     'Use prefer="threads", which pickles nothing, or build that object inside the '
     "task or in a worker initializer."
@@ -129,7 +130,7 @@ def _descend(value, reason, budget, seen, depth=MAX_DEPTH):
     """
     seen[id(value)] = value
     leads_back = False
-    for parts in _kinds_of_parts(value) if depth else ():
+    for parts in _safe_parts(value) if depth else ():
         while True:
             fresh = [part for part in parts if id(part[1]) not in seen]
             leads_back |= len(fresh) < len(parts)
@@ -159,6 +160,13 @@ def _first_failing(parts, budget):
         if reason is not None:
             return name, part, reason
     return None
+
+
+def _safe_parts(value):
+    try:
+        yield from _kinds_of_parts(value)
+    except Exception:  # user code in __getattribute__, __len__ and the like
+        return
 
 
 def _kinds_of_parts(value):
@@ -254,4 +262,4 @@ def _text(name):
 
 
 def _short(key):
-    return safe_repr(key, 40)
+    return safe_repr(key, MAX_KEY)

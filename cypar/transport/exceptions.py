@@ -289,7 +289,9 @@ def _allocate(cls, base, args):
 def _from_group(parts, members):
     cls, message, state = parts
     group = _group_class()
-    members = members or [RemoteError("placeholder")]  # the trial in the worker
+    if not members:  # the trial in the worker; the kind of member decides the type
+        kind = RemoteError if issubclass(cls, Exception) else BaseException
+        members = [kind("placeholder")]
     try:
         exc = cls.__new__(cls, message, members)
     except Exception:  # a __new__ with other parameters

@@ -103,7 +103,9 @@ class FunctionTable:
     """
 
     def __init__(self):
-        self._watches = {}  # id(function) -> Watch over a FunctionRef or _EveryTime
+        # id(function) -> Watch; its payload is a FunctionRef, or for a function that
+        # is pickled at every draw the references that the worker must check
+        self._watches = {}
         self._newest = None  # the newest ref of a function that is pickled every time
         self._count = 0
         self._generation = settings.generation
@@ -126,11 +128,11 @@ class FunctionTable:
         ):
             return self._encode_new(function, key)
         known = watch.payload
-        if type(known) is FunctionRef:
-            if key is function:
-                return known
-            known = _EveryTime({}, True)  # seen as a function, now as a method
-        return self._encode_again(function, known)
+        if type(known) is not FunctionRef:
+            return self._encode_again(function, known)
+        if key is function:
+            return known
+        return self._encode_again(function, {})  # seen as a function, now as a method
 
     def watch_of(self, function, reference):
         """Return the Watch that tells whether ``reference`` still holds, or None.
@@ -172,9 +174,8 @@ class FunctionTable:
             known = self._make_ref(function, blob, captures.writes)
             self._remember(key, captures.parts(), known)
             return known
-        known = _EveryTime(captures.references, not steady)
-        self._remember(key, captures.parts(), known)
-        return self._encode_again(function, known)
+        self._remember(key, captures.parts(), captures.references)
+        return self._encode_again(function, captures.references)
 
     def _encode_by_name(self, function):
         name = (function.__module__, function.__qualname__)
@@ -190,11 +191,11 @@ class FunctionTable:
         self._remember(function, ((parts,), (), (), ()), known, weak=False)
         return known
 
-    def _encode_again(self, function, known):
-        blob = _with_checks(dumps(function), known.references)
+    def _encode_again(self, function, references):
+        blob = _with_checks(dumps(function), references)
         newest = self._newest
         if newest is None or newest.blob != blob:
-            newest = self._newest = self._make_ref(function, blob, known.mutable)
+            newest = self._newest = self._make_ref(function, blob, True)
         return newest
 
     def _make_ref(self, function, blob, mutable):
@@ -213,16 +214,6 @@ class FunctionTable:
         watches[key] = Watch(owner, weak, *parts, known)
         if len(watches) > MAX_ENTRIES:
             watches.pop(next(iter(watches)), None)
-
-
-class _EveryTime:
-    """Stands for a function that is pickled at every draw."""
-
-    __slots__ = ("mutable", "references")
-
-    def __init__(self, references, mutable):
-        self.references = references
-        self.mutable = mutable
 
 
 def _with_checks(blob, references):

@@ -1,6 +1,7 @@
 """core/_watch: a function is recognised only while its parts are the same objects."""
 
 import weakref
+from types import CellType
 
 import pytest
 
@@ -60,19 +61,14 @@ def test_an_edited_function_is_noticed(edit):
 
 
 def test_cells_are_compared_by_identity():
-    value = 10**20
-
-    def function():
-        return value
-
-    cell = function.__closure__[0]
-    watched = watch(function, cells=((cell, value),))
-    assert watched.holds(function)
-    value = int("1" + 20 * "0")  # equal, and another object
-    assert not watched.holds(function)
-    del value
-    assert not watched.holds(function)
-    assert watch(function, cells=((cell, MISSING),)).holds(function)
+    cell = CellType(10**20)
+    watched = watch(len, cells=((cell, cell.cell_contents),))
+    assert watched.holds(len)
+    cell.cell_contents = int("1" + 20 * "0")  # equal, and another object
+    assert not watched.holds(len)
+    del cell.cell_contents
+    assert not watched.holds(len)
+    assert watch(len, cells=((cell, MISSING),)).holds(len)
 
 
 def test_names_and_sizes_are_compared():

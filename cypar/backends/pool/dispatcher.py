@@ -99,7 +99,7 @@ class Dispatcher:
 
     def dispatch(self):
         """Send batches while there are tasks and room for them."""
-        state = snapshot()
+        state = None
         while not self.call.stopping:
             worker = self.free_worker()
             if worker is None:
@@ -109,9 +109,11 @@ class Dispatcher:
                 self.exhausted = True
                 for idle in list(self.workers):
                     if idle.n_batches == 0:
-                        self.rebalance(idle, state)
+                        self.rebalance(idle)
                 return
             self.exhausted = False
+            if state is None:
+                state = snapshot()
             self.send(worker, tasks, state)
 
     def free_worker(self):
@@ -220,7 +222,7 @@ class Dispatcher:
 
     # ---- balance -------------------------------------------------------------------
 
-    def rebalance(self, idle, state):
+    def rebalance(self, idle):
         """Give an idle worker half of the unclaimed tasks of the fullest worker."""
         victim, slot, most = None, 0, 0
         for worker in self.workers:
@@ -239,7 +241,7 @@ class Dispatcher:
         keep = 0 if stuck and most == 1 else most // 2
         tasks = self.recall(victim, slot, keep)
         if tasks:
-            self.send(idle, tasks, state)
+            self.send(idle, tasks, snapshot())
 
     def recall(self, worker, slot, keep):
         """Take unclaimed tasks of one slot back; returns them."""

@@ -61,7 +61,8 @@ class Worker:
     @property
     def n_batches(self):
         """Batches that were sent and not finished."""
-        return sum(batch is not None for batch in self.batches)
+        first, second = self.batches
+        return (first is not None) + (second is not None)
 
 
 class Pool:
