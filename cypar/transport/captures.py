@@ -225,6 +225,9 @@ class Captures:
         """Do the same for ``helpers.work`` where ``helpers`` is a module."""
         if not isinstance(module, ModuleType) or depth == 0:
             return
+        if (id(module), attributes) in self._seen:  # modules often know each other
+            return
+        self._seen.add((id(module), attributes))
         if not is_user_module(module) or not worker_can_import(module.__name__):
             return
         namespace = vars(module)

@@ -75,11 +75,17 @@ class FunctionRef:
         Two refs of one table with the same number have the same blob.
     name : str
         For messages.
+    source : weak reference or None
+        To what was encoded: a reference keeps no function alive.
     """
 
-    __slots__ = ("blob", "mutable", "name", "number")
+    __slots__ = ("blob", "mutable", "name", "number", "source")
 
-    def __init__(self, blob, mutable, number, name):
+    def __init__(self, function, blob, mutable, number, name):
+        try:
+            self.source = weak_reference(function)
+        except TypeError:  # this type has no weak references
+            self.source = None
         self.blob = blob
         self.mutable = mutable
         self.number = number
@@ -201,7 +207,7 @@ class FunctionTable:
     def _make_ref(self, function, blob, mutable):
         self._count += 1
         name = getattr(function, "__qualname__", None) or type(function).__qualname__
-        return FunctionRef(blob, mutable, self._count, name)
+        return FunctionRef(function, blob, mutable, self._count, name)
 
     def _remember(self, owner, parts, known, weak=True):
         key = id(owner)

@@ -163,8 +163,17 @@ def _is_found(name, module):
     return _same_origin(spec, found)
 
 
+def worker_path(path):
+    """Return the ``sys.path`` of a worker: the working directory comes last.
+
+    A user's random.py must not shadow the standard library there.
+    """
+    named = [entry for entry in path if entry != ""]
+    return named if len(named) == len(path) else [*named, ""]
+
+
 def _find(name):
-    """Return the spec that the finders of a fresh Python give, or None."""
+    """Return the spec that the finders of a worker give, or None."""
     parent, _, _ = name.rpartition(".")
     search = None
     if parent:
@@ -174,8 +183,11 @@ def _find(name):
         if search is None:
             return None
     for finder in [PathFinder, *_site_finders()]:
+        where = search
+        if finder is PathFinder and not parent:
+            where = worker_path(sys.path)
         try:
-            found = finder.find_spec(name, search)
+            found = finder.find_spec(name, where)
         except Exception:  # a broken path entry or a finder that wants its own state
             continue
         if found is not None:

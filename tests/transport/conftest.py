@@ -5,6 +5,8 @@ import textwrap
 
 import pytest
 
+from cypar.transport.functions import FunctionTable
+
 PROGRAM = """
 import os, sys
 folder, sys.path[:] = sys.argv[1], sys.argv[2:]
@@ -50,3 +52,20 @@ def user_module(tmp_path, monkeypatch):
     yield write
     for name in names:
         sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def table():
+    return FunctionTable()
+
+
+@pytest.fixture
+def main_function():
+    """Return a function: make ``f`` as a script would; return it and its globals."""
+
+    def make(text, **values):
+        namespace = {"__name__": "__main__", **values}
+        exec(text, namespace)
+        return namespace["f"], namespace
+
+    return make

@@ -14,10 +14,10 @@ worker (the second hides the time of dispatch), and never more tasks than the wi
 from __future__ import annotations
 
 import os
-import pickle
 import select
 import sys
 import time
+from _pickle import dumps as plain_dumps  # `pickle` costs 5 ms to import
 
 from cypar.backends.pool import frames
 from cypar.backends.pool.readings import Reader
@@ -173,7 +173,7 @@ class Dispatcher:
                 self.send_state(worker, state)
             columns = columns_of(tasks)
             if columns is not None:
-                payload = pickle.dumps(columns, 5)
+                payload = plain_dumps(columns, 5)
                 self.note_bytes(len(payload), len(tasks))
                 number = self.function_id(worker, tasks[0][1][0])
                 worker.page.publish(slot, sequence, len(tasks))
@@ -196,7 +196,7 @@ class Dispatcher:
             level, threads, variables = self.call_state
             changes["level"] = level
             changes["threads"] = (threads, variables)
-        worker.channel.send(frames.STATE, 0, 0, 0, 0.0, pickle.dumps(changes, 5))
+        worker.channel.send(frames.STATE, 0, 0, 0, 0.0, plain_dumps(changes, 5))
         worker.known = state
         worker.known_call = self.call_state
 
@@ -215,10 +215,16 @@ class Dispatcher:
             )
         return number
 
-    def send_by_value(self, blob, module):
+    def send_by_value(self, reference, module):
         """Send a function by value: the file of its module is not what was loaded."""
         self.functions.distrust(module)
-        self.replacements[blob] = self.functions.encode_again_by_value(blob)
+        function = reference.source and reference.source()
+        if function is None:
+            raise RuntimeError(
+                f"the file of module {module!r} was edited after it was imported here, "
+                f"and {reference.name} needs it: reload the module, or start again"
+            )
+        self.replacements[reference.blob] = self.functions.encode(function)
 
     # ---- balance -------------------------------------------------------------------
 

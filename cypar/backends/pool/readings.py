@@ -146,9 +146,13 @@ class Reader:
         """Note that a worker has another version of a module; it ends by itself."""
         if was_loaded:
             return  # a new worker imports it as it is now
-        for blob, known in worker.functions.items():
-            if known == number:
-                self.dispatcher.send_by_value(blob, module)
+        for batch in worker.batches:
+            for task in batch.tasks if batch is not None else ():
+                if task is not None:
+                    reference = task[1][0]
+                    if worker.functions.get(reference.blob) == number:
+                        self.dispatcher.send_by_value(reference, module)
+                        return
 
 
 def crash_error(index, reference, pid, exitcode):

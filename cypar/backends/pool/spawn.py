@@ -12,11 +12,11 @@ import os
 import signal
 import sys
 
-from cypar.backends.pool.state import worker_path
 from cypar.core import nesting
 from cypar.core._status_page import StatusPage, process_fd
 from cypar.core.errors import PoolStartError
 from cypar.transport._channel import Channel, socketpair
+from cypar.transport.importable import worker_path
 
 _PACKAGE_PARENT = os.path.dirname(
     os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

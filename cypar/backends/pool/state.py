@@ -11,6 +11,7 @@ import sys
 
 from cypar.core._status_page import read_umask
 from cypar.transport import serialize, settings
+from cypar.transport.importable import worker_path
 
 
 class Snapshot:
@@ -77,16 +78,6 @@ def snapshot():
         authkey = _authkey()
     _latest = Snapshot(cwd, list(sys.path), dict(environ), umask, pickling, authkey)
     return _latest
-
-
-def worker_path(path):
-    """Return the import path for a worker: the parent's, the directory not first.
-
-    ``python -c`` and notebooks have ``''`` in front; a file ``random.py`` in the
-    working directory must not replace the standard library's in a worker.
-    """
-    named = [entry for entry in path if entry != ""]
-    return named + [""] if len(named) != len(path) else named
 
 
 def difference(old, new):

@@ -17,7 +17,6 @@ from __future__ import annotations
 import atexit
 import faulthandler
 import os
-import pickle
 import select
 import signal
 import struct
@@ -98,7 +97,7 @@ class WorkerServer:
         elif kind == frames.FUNCTION:
             self.functions[number] = _Function(payload, flags == 1)
         elif kind == frames.STATE:
-            self.follow(pickle.loads(payload))
+            self.follow(serialize.loads(payload))
         elif kind == frames.FORGET:
             self.functions.clear()
 
@@ -108,7 +107,7 @@ class WorkerServer:
 
     def run_columns(self, slot, sequence, number, payload):
         self.start_batch()
-        columns = pickle.loads(payload)
+        columns = serialize.loads(payload)
         try:
             function = self.load_function(number)
         except BaseException as exc:

@@ -1,4 +1,4 @@
-"""transport/wrapped: objects that the standard pickler can send."""
+"""transport/wrapper: objects that the standard pickler can send."""
 
 import pickle
 
@@ -6,7 +6,7 @@ import pytest
 
 from cypar.transport import settings
 from cypar.transport.serialize import set_pickler
-from cypar.transport.wrapped import wrap_non_picklable_objects
+from cypar.transport.wrapper import wrap_non_picklable_objects
 
 
 @pytest.fixture(params=["cloudpickle", "pickle"], autouse=True)
