@@ -15,7 +15,6 @@ from cypar.core._helper_threads import is_shutting_down
 from cypar.core.cpu import cpu_count, effective_n_jobs
 from cypar.transport import functions, serialize
 from cypar.transport._capture import Capture
-from cypar.transport.culprit import explain
 
 # Libraries read these when they are loaded, so they are set before any task.
 THREAD_VARIABLES = (
@@ -41,8 +40,14 @@ class ProcessBackend(Backend):
 
     def run(self, call):
         table = functions.FunctionTable()
-        call.source.capture = Capture(table, serialize.dumps, explain)
+        call.source.capture = Capture(table, serialize.dumps, _explain)
         Dispatcher(call, pool, _call_state(call.options), table).run()
+
+
+def _explain(*failed):
+    from cypar.transport.culprit import explain  # needed only after a failure
+
+    return explain(*failed)
 
 
 def _call_state(options):

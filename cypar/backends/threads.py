@@ -21,7 +21,6 @@ from cypar.core._helper_threads import Parker
 from cypar.core._worker_loop import is_worker_thread, work
 from cypar.core.cpu import effective_n_jobs
 from cypar.core.errors import timeout_error
-from cypar.core.traceback_text import attach_task_traceback, format_task_traceback
 
 
 class ThreadBackend(Backend):
@@ -50,6 +49,9 @@ class ThreadBackend(Backend):
 
 def _explain(exc, task):
     """Put the task's traceback with parameter values at the end of ``exc``'s chain."""
+    # needed only after a failure, and slow to import
+    from cypar.core.traceback_text import attach_task_traceback, format_task_traceback
+
     function, args, kwargs = task
     attach_task_traceback(exc, format_task_traceback(exc, function, args, kwargs))
     return exc

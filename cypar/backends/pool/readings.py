@@ -7,12 +7,11 @@ claimed and not done is the task that the worker died of.
 
 from __future__ import annotations
 
-import signal
+from _signal import SIGBUS, SIGILL, SIGKILL, SIGSEGV  # see spawn.py
 
 from cypar.backends.pool import frames
 from cypar.core import errors
 from cypar.core._batch import give, read_results
-from cypar.transport.exceptions import decode_exception
 
 
 class Reader:
@@ -64,6 +63,9 @@ class Reader:
         give(self.call.outcomes, index, kind, value, self.decoded_error)
 
     def decoded_error(self, index, data):
+        # needed only after a failure, and slow to import
+        from cypar.transport.exceptions import decode_exception
+
         exc = decode_exception(bytes(data))
         try:
             exc.task_index = index
@@ -160,16 +162,13 @@ def crash_error(index, reference, pid, exitcode):
     if exitcode is None:
         how = "ended"
     elif exitcode < 0:
-        try:
-            how = f"was killed by {signal.Signals(-exitcode).name}"
-        except ValueError:
-            how = f"was killed by signal {-exitcode}"
+        how = f"was killed by {_signal_name(-exitcode)}"
     else:
         how = f"exited with code {exitcode}"
     hint = ""
-    if exitcode == -signal.SIGKILL:
+    if exitcode == -SIGKILL:
         hint = ", likely out of memory: use fewer n_jobs or smaller tasks"
-    elif exitcode in (-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGILL):
+    elif exitcode in (-SIGSEGV, -SIGBUS, -SIGILL):
         hint = ": compiled code failed; the worker's stderr shows where"
     name = getattr(reference, "name", "its function")
     return errors.WorkerCrash(
@@ -178,3 +177,12 @@ def crash_error(index, reference, pid, exitcode):
         function=name,
         exitcode=exitcode,
     )
+
+
+def _signal_name(number):
+    from signal import Signals  # slow to import, needed only after a crash
+
+    try:
+        return Signals(number).name
+    except ValueError:  # a real-time signal has no name
+        return f"signal {number}"

@@ -9,8 +9,8 @@ leads a process group, so that a kill reaches the subprocesses of tasks too.
 from __future__ import annotations
 
 import os
-import signal
 import sys
+from _signal import SIGKILL  # the module `signal` imports enum: 5 ms
 
 from cypar.core import nesting
 from cypar.core._status_page import StatusPage, process_fd
@@ -124,7 +124,7 @@ class Process:
             return
         for kill in (os.killpg, os.kill):  # before exec the group may not exist yet
             try:
-                kill(self.pid, signal.SIGKILL)
+                kill(self.pid, SIGKILL)
             except (ProcessLookupError, PermissionError):
                 pass
 

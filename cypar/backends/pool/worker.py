@@ -18,9 +18,9 @@ import atexit
 import faulthandler
 import os
 import select
-import signal
 import struct
 import sys
+from _signal import SIGINT, signal  # the module `signal` imports enum: 5 ms
 
 from cypar.backends.pool import frames
 from cypar.core import config_state
@@ -28,7 +28,6 @@ from cypar.core._process_loop import BatchRunner
 from cypar.core._status_page import StatusPage, die_with_pipe
 from cypar.transport import serialize
 from cypar.transport._channel import Channel
-from cypar.transport.exceptions import encode_exception
 from cypar.transport.functions import ModuleChanged, decode
 
 IDLE_TIMEOUT_S = 300.0  # a worker without work for this long leaves
@@ -65,7 +64,7 @@ class WorkerServer:
         self.runner = BatchRunner(
             page,
             serialize.dumps_result,
-            encode_exception,
+            _encode_error,
             lambda: channel.send(frames.NEWS),
             self.send_result,
         )
@@ -198,6 +197,13 @@ class WorkerServer:
             self.limits = threadpoolctl.threadpool_limits(n_threads)
 
 
+def _encode_error(exc, function, args, kwargs):
+    # needed only after a failure, and slow to import
+    from cypar.transport.exceptions import encode_exception
+
+    return encode_exception(exc, function, args, kwargs)
+
+
 def _join_multiprocessing(authkey, tracker_fd, parent_pid):
     """Use the parent's key and resource tracker: its managers and shared memory work."""
     from multiprocessing import process, resource_tracker  # slow, only when needed
@@ -222,7 +228,7 @@ def main(channel_fd, page_fd, life_fd, stderr_fd):
     page.close_fd()
     # The parent acts on Ctrl-C. A handler and not SIG_IGN, which tasks' own
     # subprocesses would inherit.
-    signal.signal(signal.SIGINT, lambda signum, frame: None)
+    signal(SIGINT, lambda signum, frame: None)
     channel.send(frames.READY)
     if stderr_fd >= 0:
         os.dup2(stderr_fd, 2)
