@@ -39,7 +39,7 @@ _HOMES = {
     "wrap_non_picklable_objects": "cypar.transport.wrapper",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name):

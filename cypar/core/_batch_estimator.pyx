@@ -12,10 +12,10 @@ Thread safety: one owner. Only the thread that runs a call uses its estimator.
 """
 
 cdef double TARGET_DISPATCHES = 50.0
-cdef double MAX_SECONDS = 0.5       # the reference text: "on the order of half a second"
+cdef double MAX_SECONDS = 0.5       # reference text: "on the order of half a second"
 cdef double DECAY = 0.9             # of the maximum, per batch
 cdef Py_ssize_t MAX_GROWTH = 4      # a batch is at most 4 times the last one
-cdef Py_ssize_t MAX_SIZE = 1 << 9   # more live task tuples cost garbage collections: 2x at 1 << 12
+cdef Py_ssize_t MAX_SIZE = 1 << 9   # with 1 << 12 live tasks, GC costs as much again
 
 
 cdef class BatchEstimator:
@@ -62,8 +62,8 @@ cdef class BatchEstimator:
     cdef Py_ssize_t update(self, Py_ssize_t n_tasks, double seconds) noexcept nogil:
         cdef double sample = seconds / n_tasks
         cdef double weight = 1.0, task, target
-        cdef Py_ssize_t i, size
-        for i in range(min(n_tasks, <Py_ssize_t>8)):
+        cdef Py_ssize_t _i, size
+        for _i in range(min(n_tasks, <Py_ssize_t>8)):
             weight *= DECAY
         if self.n_observed == 0:
             self.task_seconds = sample

@@ -22,7 +22,7 @@ import sys
 import threading
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t
 
 from cypar.core._port cimport (
     port_load32, port_park, port_store32, port_unpark,

@@ -217,7 +217,7 @@ def test_import_is_light(run_python):
         "import sys; before = set(sys.modules)\n"
         "import cypar.core.traceback_text; print(*set(sys.modules) - before)"
     )
-    loaded = set(run_python("-S", "-c", program).stdout.split())
+    loaded = set(run_python("-c", program).stdout.split())
     assert not loaded & {"inspect", "linecache", "traceback", "re", "numpy"}
 
 

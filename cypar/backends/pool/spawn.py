@@ -139,6 +139,11 @@ class Process:
             return  # the program reaps all children itself
         self.exitcode = os.waitstatus_to_exitcode(status)
 
+    def descriptors(self):
+        """Return the open descriptors that belong to this worker."""
+        mine = (self.channel.fd, self.page.fd, self.process_fd, self.stderr_fd)
+        return {fd for fd in mine if fd >= 0}
+
     def close(self):
         """Close all descriptors; the process is not touched."""
         self.channel.close()

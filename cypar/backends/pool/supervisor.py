@@ -25,7 +25,6 @@ from cypar.backends.pool.state import snapshot
 from cypar.core._helper_threads import is_shutting_down
 from cypar.core.cpu import cpu_count
 
-
 START_TIMEOUT_S = 60.0  # a worker that is not ready by then is given up
 
 
@@ -182,6 +181,14 @@ class Pool:
                 [worker.pid for worker in self._idle],
                 [worker.pid for worker in self._leased],
             )
+
+    def descriptors(self):
+        """Return all descriptors that the pool holds open, for leak checks."""
+        with self._lock:
+            found = set(self._life or ())
+            for worker in [*self._idle, *self._leased]:
+                found.update(worker.process.descriptors())
+        return found
 
 
 pool = Pool()

@@ -175,7 +175,7 @@ class WorkerServer:
             try:
                 os.chdir(changes["cwd"])
             except OSError as exc:
-                print(f"cypar worker: cannot enter {exc.filename}: {exc}", file=sys.stderr)
+                print(f"cypar worker stays in its directory: {exc}", file=sys.stderr)
         if "umask" in changes:
             os.umask(changes["umask"])
         if "pickling" in changes:
@@ -205,7 +205,7 @@ def _encode_error(exc, function, args, kwargs):
 
 
 def _join_multiprocessing(authkey, tracker_fd, parent_pid):
-    """Use the parent's key and resource tracker: its managers and shared memory work."""
+    """Use the parent's key and resource tracker, for managers and shared memory."""
     from multiprocessing import process, resource_tracker  # slow, only when needed
 
     process.current_process().authkey = authkey
