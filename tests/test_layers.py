@@ -21,7 +21,10 @@ LAZY = {
     "cloudpickle",
     "concurrent.futures",
     "cypar.transport.by_value",  # imports cloudpickle
+    "cypar.core.traceback_text",  # needed only after a failure, like the next two
     "cypar.transport.captures",  # imports dis
+    "cypar.transport.culprit",
+    "cypar.transport.exceptions",
     "dask",
     "dataclasses",
     "distributed",

@@ -3,10 +3,14 @@
 from libc.stdint cimport int64_t, uint32_t
 
 
+cdef int64_t SPIN_NS            # how long a wait spins before it sleeps; 0 on one CPU
+
+
 cdef class Parker:
     cdef uint32_t word              # 0 parked or about to park, 1 unparked
     cdef Py_ssize_t task_index      # task that runs on this thread, -1 for none
     cdef int64_t started_ns         # monotonic time of that task's start
 
     cdef int park(self, int64_t timeout_ns) except -1
+    cdef int spin(self) except -1
     cdef void unpark(self) noexcept

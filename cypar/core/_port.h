@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -49,12 +50,28 @@ static inline int port_cas64(uint64_t *word, uint64_t expected, uint64_t desired
                                        __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
+static inline void port_fence(void) {
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
 /* ---- clock ------------------------------------------------------------------ */
 
 static inline int64_t port_monotonic_ns(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+/* One step of a short spin: a few pauses, then others may have the processor. */
+static inline void port_spin_step(void) {
+    for (int i = 0; i < 16; i++) {
+#if defined(__x86_64__) || defined(__i386__)
+        __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        __asm__ __volatile__("yield");
+#endif
+    }
+    sched_yield();
 }
 
 /* ---- park and unpark -------------------------------------------------------- */

@@ -12,7 +12,10 @@ cdef extern from "_port.h" nogil:
     void port_store64(uint64_t* word, uint64_t value) noexcept
     bint port_cas64(uint64_t* word, uint64_t expected, uint64_t desired) noexcept
 
+    void port_fence() noexcept  # sequentially consistent
+
     int64_t port_monotonic_ns() noexcept
+    void port_spin_step() noexcept
 
     # 0 woken or the word differs, 1 timeout, 2 signal; timeout_ns < 0: none
     int port_park(uint32_t* word, uint32_t expected, int64_t timeout_ns) noexcept

@@ -9,6 +9,8 @@ cdef struct PageHeader:
     uint64_t started_ns[8]     # [0]: start of the running task, 0 for none; worker
     uint64_t log_end[8]        # [0]: bytes of the result log written; worker
     uint64_t log_begin[8]      # [0]: bytes of the result log read; parent
+    uint64_t rings[8]          # [0]: messages sent to the worker; parent
+    uint64_t listening[8]      # [0]: 1 while the parent waits for a message; parent
 
 
 cdef struct Record:
@@ -26,6 +28,7 @@ cdef class StatusPage:
     cdef PageHeader* page
     cdef char* log
 
+    cdef bint has_news(self) noexcept nogil
     cdef Py_ssize_t claim(self, int slot, int sequence, int64_t now_ns) noexcept nogil
     cdef bint append(self, uint8_t kind, int slot, Py_ssize_t position, double seconds,
                      const char* data, Py_ssize_t size) noexcept nogil

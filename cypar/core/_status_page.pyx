@@ -27,8 +27,8 @@ from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, mun
 from posix.unistd cimport close, ftruncate
 
 from cypar.core._port cimport (
-    port_cas64, port_die_with_pipe, port_load64, port_memory_fd, port_monotonic_ns,
-    port_process_fd, port_read_umask, port_store64,
+    port_cas64, port_die_with_pipe, port_fence, port_load64, port_memory_fd, port_monotonic_ns,
+    port_process_fd, port_read_umask, port_spin_step, port_store64,
 )
 
 cpdef enum:
@@ -159,6 +159,39 @@ cdef class StatusPage:
             return 0
         return max(1, port_monotonic_ns() - <int64_t>started)
 
+    def ring(self):
+        """Count a message that was sent, for a worker that spins."""
+        port_store64(&self.page.rings[0], self.page.rings[0] + 1)
+
+    cdef bint has_news(self) noexcept nogil:
+        return port_load64(&self.page.log_end[0]) != self.page.log_begin[0]
+
+    # ---- worker ------------------------------------------------------------------
+
+    def rings(self):
+        """Number of messages that the parent has sent so far."""
+        return port_load64(&self.page.rings[0])
+
+    def is_listening(self):
+        """Whether the parent must be told by a message of a new record.
+
+        False while the parent is awake: it looks at the log before it waits.
+        """
+        port_fence()  # the record before this question
+        return port_load64(&self.page.listening[0]) != 0
+
+    def spin_for_ring(self, uint64_t seen, int64_t spin_ns):
+        """Spin until a message beyond ``seen`` was sent; whether one was."""
+        cdef int64_t until = port_monotonic_ns() + spin_ns
+        cdef bint rung = False
+        with nogil:  # GIL OUT: waits for the parent
+            while port_monotonic_ns() < until:
+                if port_load64(&self.page.rings[0]) != seen:
+                    rung = True
+                    break
+                port_spin_step()
+        return rung
+
     # ---- worker: no Python objects ----------------------------------------------
 
     cdef Py_ssize_t claim(self, int slot, int sequence, int64_t now_ns) noexcept nogil:
@@ -203,6 +236,65 @@ cdef class StatusPage:
             memcpy(<char*>record + sizeof(Record), data, size)
         port_store64(&self.page.log_end[0], end + need)
         return True
+
+
+# ---- the parent's wait -----------------------------------------------------------
+
+cdef enum:
+    MAX_SPUN = 64  # pages that one spin looks at
+
+
+def spin_for_news(list pages, int64_t spin_ns):
+    """Spin until one of the result logs has news; whether one has.
+
+    Parameters
+    ----------
+    pages : list of StatusPage
+    spin_ns : int
+        0 looks once.
+    """
+    cdef PageHeader* headers[MAX_SPUN]
+    cdef StatusPage page
+    cdef int i, n = 0
+    cdef bint found = False
+    cdef int64_t until = port_monotonic_ns() + spin_ns
+    for page in pages:
+        if n == MAX_SPUN:
+            break
+        headers[n] = page.page
+        n += 1
+    with nogil:  # GIL OUT: waits for worker processes
+        while True:
+            for i in range(n):
+                if port_load64(&headers[i].log_end[0]) != headers[i].log_begin[0]:
+                    found = True
+                    break
+            if found or port_monotonic_ns() >= until:
+                break
+            port_spin_step()
+    return found
+
+
+def listen(list pages):
+    """Ask for a message on every new record; whether some have come meanwhile.
+
+    After True nobody must wait: the records may have come without a message.
+    """
+    cdef StatusPage page
+    cdef bint found = False
+    for page in pages:
+        port_store64(&page.page.listening[0], 1)
+    port_fence()
+    for page in pages:
+        found = found or page.has_news()
+    return found
+
+
+def stop_listening(list pages):
+    """Undo `listen`."""
+    cdef StatusPage page
+    for page in pages:
+        port_store64(&page.page.listening[0], 0)
 
 
 # ---- system calls that the pool needs and Python lacks -------------------------

@@ -57,6 +57,7 @@ cdef class Outcomes:
     cdef int settle(self) except -1
     cdef void notify(self) noexcept
     cdef int delivered_one(self, Py_ssize_t size) except -1
+    cdef int spin_change(self, uint32_t seen) except -1
     cdef int wait_change(self, uint32_t seen, int64_t timeout_ns) except -1
     cpdef put(self, Py_ssize_t index, object value, Py_ssize_t size=*)
 

@@ -32,9 +32,9 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_INCREF, PyObject, Py_XDECREF
 from libc.stdint cimport int64_t, uint32_t
 
-from cypar.core._helper_threads cimport Parker
+from cypar.core._helper_threads cimport SPIN_NS, Parker
 from cypar.core._port cimport (
-    port_add32, port_load32, port_monotonic_ns, port_park, port_unpark,
+    port_add32, port_load32, port_monotonic_ns, port_park, port_spin_step, port_unpark,
 )
 
 
@@ -413,6 +413,17 @@ cdef class Outcomes:
             PyErr_CheckSignals()
         return status
 
+    cdef int spin_change(self, uint32_t seen) except -1:
+        """Spin briefly for a change: most small calls are over by then."""
+        cdef int64_t until
+        if SPIN_NS == 0:
+            return 0
+        with nogil:  # GIL OUT: waits for worker threads
+            until = port_monotonic_ns() + SPIN_NS
+            while port_load32(&self.changes) == seen and port_monotonic_ns() < until:
+                port_spin_step()
+        return 0
+
     def wait(self, timeout_s=None):
         """Wait until the call is done or stopped; False after ``timeout_s``.
 
@@ -420,6 +431,7 @@ cdef class Outcomes:
         """
         cdef uint32_t seen
         cdef int64_t deadline = -1, left = -1
+        cdef bint fresh = True
         if timeout_s is not None:
             deadline = port_monotonic_ns() + <int64_t>(timeout_s * 1e9)
         while True:
@@ -430,7 +442,11 @@ cdef class Outcomes:
                 left = deadline - port_monotonic_ns()
                 if left <= 0:
                     return False
-            self.wait_change(seen, left)
+            if fresh:
+                fresh = False
+                self.spin_change(seen)
+            else:
+                self.wait_change(seen, left)
 
     def take(self):
         """The next result for a generator's consumer; waits for it.

@@ -20,11 +20,17 @@ import time
 from _pickle import dumps as plain_dumps  # `pickle` costs 5 ms to import
 
 from cypar.backends.pool import frames
+from cypar.backends.pool.backoff import SPIN_NS
 from cypar.backends.pool.readings import Reader
 from cypar.backends.pool.state import difference, snapshot
 from cypar.core._batch import Batch
 from cypar.core._batch_estimator import BatchEstimator
-from cypar.core._status_page import MAX_SEQUENCE
+from cypar.core._status_page import (
+    MAX_SEQUENCE,
+    listen,
+    spin_for_news,
+    stop_listening,
+)
 from cypar.core._task_queue import END, LATER
 from cypar.transport._capture import columns_of, table_of
 
@@ -35,6 +41,7 @@ MAX_FUNCTIONS = 256  # functions a worker keeps
 # Taking tasks back pays if they last longer than about two dispatches.
 MIN_STEAL_S = 150e-6
 STEAL_RETRY_S = 2e-3  # a task that has run this long holds up what is behind it
+SOCKET_EVERY = 16  # turns of the loop that look at result logs only, at most
 GRACE_S = 0.02  # a stopped call waits this long for tasks that are nearly done
 MAX_START_FAILURES = 3
 
@@ -56,6 +63,7 @@ class Dispatcher:
         self.reader = Reader(self)
         self.woken = False
         self.waiting = False
+        self.turns = 0
         self.exhausted = False  # the last draw gave nothing
         self.task_bytes = 1.0  # smoothed size of one task on the socket
         self.start_failures = 0
@@ -187,6 +195,7 @@ class Dispatcher:
             worker.page.publish(slot, sequence, 0)
             self.lost(worker)
             return
+        worker.page.ring()
         if channel.outgoing_bytes:
             self.poll.modify(channel.fd, select.POLLIN | select.POLLOUT)
 
@@ -289,11 +298,28 @@ class Dispatcher:
 
     def wait_and_read(self, timeout_ms):
         """Wait for news and take it all in."""
+        pages = [worker.page for worker in self.workers if worker.n_batches]
+        if self.pool.spin.due():
+            news = spin_for_news(pages, SPIN_NS)
+            self.pool.spin.note(news)
+        else:
+            news = spin_for_news(pages, 0)
+        if news and not self.socket_due():
+            for worker in list(self.workers):
+                if worker.n_batches:
+                    self.reader.read_log(worker)
+            self.check_deadlines()
+            return
         self.waiting = True
         try:
-            events = self.poll.poll(0 if self.woken else timeout_ms)
+            news = listen(pages) or self.woken
+            events = self.poll.poll(0 if news else timeout_ms)
         finally:
             self.waiting = False
+            stop_listening(pages)
+        if news:
+            for worker in list(self.workers):
+                self.reader.read_log(worker)
         for fd, event in events:
             if fd == self.wake_fd:
                 os.read(fd, 4096)
@@ -306,6 +332,13 @@ class Dispatcher:
             if fd == worker.process.process_fd or event & ~select.POLLOUT:
                 self.reader.read(worker, ended=fd == worker.process.process_fd)
         self.check_deadlines()
+
+    def socket_due(self):
+        """Whether to look at the sockets although the logs have news: now and then."""
+        self.turns += 1
+        return self.turns % SOCKET_EVERY == 0 or any(
+            not worker.ready for worker in self.workers
+        )
 
     def flush(self, worker):
         try:

@@ -20,6 +20,7 @@ import os
 import threading
 import time
 
+from cypar.backends.pool.backoff import Backoff
 from cypar.backends.pool.spawn import Process
 from cypar.backends.pool.state import snapshot
 from cypar.core._helper_threads import is_shutting_down
@@ -74,6 +75,7 @@ class Pool:
         self._calls = 0
         self._largest_n_jobs = 1
         self._waiting = []  # wake functions of calls that would take more workers
+        self.spin = Backoff()
         self._life = None  # (read end, write end) of the pipe that ties workers to us
 
     # ---- calls ---------------------------------------------------------------------

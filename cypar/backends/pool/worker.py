@@ -23,6 +23,7 @@ import sys
 from _signal import SIGINT, signal  # the module `signal` imports enum: 5 ms
 
 from cypar.backends.pool import frames
+from cypar.backends.pool.backoff import SPIN_NS, Backoff
 from cypar.core import config_state
 from cypar.core._process_loop import BatchRunner
 from cypar.core._status_page import StatusPage, die_with_pipe
@@ -58,6 +59,8 @@ class WorkerServer:
 
     def __init__(self, channel, page):
         self.channel = channel
+        self.page = page
+        self.skip = Backoff()
         self.functions = {}
         self.limits = None
         self.level = 1
@@ -65,9 +68,14 @@ class WorkerServer:
             page,
             serialize.dumps_result,
             _encode_error,
-            lambda: channel.send(frames.NEWS),
+            self.tell,
             self.send_result,
         )
+
+    def tell(self):
+        """Tell the parent that the result log has news, if it waits."""
+        if self.page.is_listening():
+            self.channel.send(frames.NEWS)
 
     def send_result(self, slot, position, kind, data, seconds):
         """Send a result that does not fit into the log."""
@@ -78,15 +86,27 @@ class WorkerServer:
         poll = select.poll()
         poll.register(self.channel.fd, select.POLLIN)
         while True:
+            seen = self.page.rings()
             frame = self.channel.receive_ready()
             if frame is None:
-                if not poll.poll(IDLE_TIMEOUT_S * 1000):
+                if not self.has_message(poll, seen):
                     return
                 frame = self.channel.receive()
                 if frame is None:
                     continue
             self.handle(*frame)
             frame = None  # the payload is not kept while waiting
+
+    def has_message(self, poll, seen):
+        """Wait for the parent; False if it has had no work for very long."""
+        if poll.poll(0):
+            return True
+        if self.skip.due():
+            rung = self.page.spin_for_ring(seen, SPIN_NS)
+            self.skip.note(rung)
+            if rung:
+                return True
+        return bool(poll.poll(IDLE_TIMEOUT_S * 1000))
 
     def handle(self, kind, slot, flags, number, seconds, payload):
         if kind == frames.COLUMNS:
