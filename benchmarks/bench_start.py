@@ -94,7 +94,7 @@ def cold_row(key, title, folder, must, aim):
         text = textwrap.dedent(template).format(
             function=function, inputs=inputs, code=numpy, **fields
         )
-        file = folder / f"{name.replace(' ', '_')}.py"
+        file = folder / f"start_{name.replace(' ', '_')}.py"
         file.write_text(text + textwrap.dedent(PRINT_TIME), encoding="utf-8")
         return lifetime(name, role, file)
 
