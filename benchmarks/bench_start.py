@@ -11,9 +11,11 @@ import textwrap
 from fresh import lifetime, run_python
 from harness import MILLISECONDS, Contender, Row, Unit, at_most
 
+# Guarded: workers that are spawned run the script once more.
 PRINT_TIME = """
-    import time
-    print(time.monotonic(), flush=True)
+    if __name__ == "__main__":
+        import time
+        print(time.monotonic(), flush=True)
 """
 
 # What comes before the call, and the function called.
