@@ -461,6 +461,7 @@ cdef class Outcomes:
             if fresh:
                 fresh = False
                 self.spin_change(seen)
+                self.call.open_gate()
             else:
                 self.wait_change(seen, left)
 
@@ -587,14 +588,28 @@ cdef class Call:
         if self.sleeping:
             parker = self.sleeping.pop()
             parker.unpark()
-        elif self.joined < self.n_jobs and self.recruit is not None:
+        elif self.gate_open and self.joined < self.n_jobs and self.recruit is not None:
             self.joined += 1
             self.recruit()
         return 0
 
+    def open_gate(self):
+        """Let more than one worker thread join.
+
+        A call of a few tiny tasks is over before a second thread has woken up. And
+        while the caller spins it occupies a processor, so that a second thread would
+        be put beside the first; measured, that cost up to 20 % of a 60 ms loop.
+        """
+        if self.gate_open:
+            return
+        self.gate_open = True
+        if self.source.pending and not self.stop_state:
+            self.wake_one()
+
     def start_worker(self):
         """Ask the first worker thread to join."""
-        self.wake_one()
+        self.joined = 1
+        self.recruit()
 
     def time_left(self, double timeout_s):
         """Seconds until the first running task is overdue, at most ``timeout_s``."""
