@@ -588,7 +588,10 @@ cdef class Call:
         if self.sleeping:
             parker = self.sleeping.pop()
             parker.unpark()
-        elif self.gate_open and self.joined < self.n_jobs and self.recruit is not None:
+        elif (
+            self.recruit is not None
+            and self.joined < (self.n_jobs if self.gate_open else 1)
+        ):
             self.joined += 1
             self.recruit()
         return 0
@@ -607,9 +610,8 @@ cdef class Call:
             self.wake_one()
 
     def start_worker(self):
-        """Ask the first worker thread to join."""
-        self.joined = 1
-        self.recruit()
+        """Ask one worker thread to join, or to look for a task again."""
+        self.wake_one()
 
     def time_left(self, double timeout_s):
         """Seconds until the first running task is overdue, at most ``timeout_s``."""

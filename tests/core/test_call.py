@@ -176,6 +176,10 @@ def test_workers_are_recruited_up_to_n_jobs(make_call):
     call = make_call(tasks_of(10), n_jobs=3)
     recruited = []
     call.recruit = lambda: recruited.append(call.joined)
+    call.start_worker()
+    call.start_worker()
+    assert recruited == [1]  # until the caller has waited a moment
+    call.open_gate()
     for _ in range(5):
         call.start_worker()
     assert recruited == [1, 2, 3]
@@ -193,6 +197,7 @@ def test_a_caller_that_works_counts_as_one(make_call):
     recruited = []
     call.recruit = lambda: recruited.append(1)
     call.joined = 1
+    call.open_gate()
     for _ in range(3):
         call.start_worker()
     assert len(recruited) == 1
