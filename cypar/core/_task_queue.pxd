@@ -48,6 +48,8 @@ cdef class Outcomes:
     cdef readonly bint done
     cdef public object hook           # progress, called after every outcome
     cdef object lock                  # makes outcome, hook and refill one step
+    cdef bint held                    # notify later: more outcomes follow at once
+    cdef bint missed                  # a notify was put off
     cdef uint32_t changes             # park word of waiting consumers and callers
     cdef int waiting                  # threads that wait on it
 
@@ -55,6 +57,8 @@ cdef class Outcomes:
     cdef bint store(self, Py_ssize_t index, object value, Py_ssize_t size) except -1
     cdef int settle(self) except -1
     cdef void notify(self) noexcept
+    cdef void hold(self) noexcept
+    cdef void let_go(self) noexcept
     cdef int delivered_one(self, Py_ssize_t size) except -1
     cdef int spin_change(self, uint32_t seen) except -1
     cdef int wait_change(self, uint32_t seen, int64_t timeout_ns) except -1

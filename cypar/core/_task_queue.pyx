@@ -411,7 +411,20 @@ cdef class Outcomes:
             self.call.wake()
         return 0
 
+    cdef void hold(self) noexcept:
+        """Put off waking the consumer until `let_go`: one wake for many results."""
+        self.held = True
+
+    cdef void let_go(self) noexcept:
+        self.held = False
+        if self.missed:
+            self.missed = False
+            self.notify()
+
     cdef void notify(self) noexcept:
+        if self.held:
+            self.missed = True
+            return
         port_add32(&self.changes, 1)
         if self.waiting:
             port_unpark(&self.changes, 1 << 30)
