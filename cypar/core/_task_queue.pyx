@@ -331,7 +331,7 @@ cdef class Outcomes:
     cpdef put(self, Py_ssize_t index, object value, Py_ssize_t size=-1):
         """Give task ``index`` its result. Callable from any thread."""
         if self.hook is None:
-            if self.call.stop_state == ABORT or not self.store(index, value, size):
+            if self.call.over or not self.store(index, value, size):
                 self.dropped += 1
                 return
             self.finished += 1
@@ -341,7 +341,7 @@ cdef class Outcomes:
                 self.settle()
             return
         with self.lock:
-            if self.call.stop_state == ABORT or not self.store(index, value, size):
+            if self.call.over or not self.store(index, value, size):
                 self.dropped += 1
                 return
             self.finished += 1
@@ -498,7 +498,7 @@ cdef class Outcomes:
             if entry is not None:
                 self.delivered_one(entry[2])
                 return entry[1]
-            if self.done or self.call.stop_state != RUNNING:
+            if self.done or self.call.over:
                 raise StopIteration
             self.wait_change(seen, -1)
 
@@ -562,12 +562,18 @@ cdef class Call:
         self.outcomes.errors.setdefault(self.source.drawn, exc)
         self.stop("abort")
 
+    def finish(self):
+        """Note that the backend is through: what comes later is dropped."""
+        self.over = True
+        self.outcomes.notify()
+
     def close(self):
         """Let go of what the call holds, once it is over.
 
         A call, its source and its outcomes refer to each other, so they live until
         the next garbage collection: they must keep nothing of the user's alive.
         """
+        self.over = True
         self.recruit = None
         self.explain = None
         self.task_context = None
