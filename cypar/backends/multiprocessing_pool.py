@@ -15,18 +15,18 @@ from any thread.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
+import multiprocessing.util  # noqa: F401 (its exit handler must run after ours)
 import os
 import select
 import signal
-import sys
 import threading
 import time
-import warnings
 from collections import deque
 from functools import partial
-from multiprocessing import util  # its exit handler must be registered before ours
 
+from cypar.backends import multiprocessing_stock as stock
 from cypar.backends import multiprocessing_worker as worker
 from cypar.backends.multiprocessing_worker import NOTE, SLOT, Shared
 from cypar.core import errors
@@ -34,7 +34,6 @@ from cypar.core._status_page import MAX_SEQUENCE, StatusPage, process_fd
 from cypar.transport import serialize
 
 CLOSE_S = 2.0  # healthy workers may take this long to end by themselves
-THREAD_S = 1.0  # the threads of the Pool end at once when their pipes are closed
 DEATH_S = 5.0  # after SIGKILL, on a machine that is very busy
 NOTE_BYTES = 4096  # read at once
 
@@ -57,27 +56,6 @@ class Ticket:
         return self.batches[SLOT]
 
 
-class _SealedContext:
-    """A context that makes a number of processes and no more, and knows them."""
-
-    def __init__(self, context, n):
-        self._context = context
-        self._left = n
-        self.processes = []
-
-    def __getattr__(self, name):
-        return getattr(self._context, name)
-
-    def Process(self, *args, **kwargs):  # noqa: N802 (the Pool calls it)
-        if self._left == 0:
-            # In the thread in which the Pool replaces dead workers: ends it silently.
-            raise SystemExit
-        self._left -= 1
-        process = self._context.Process(*args, **kwargs)
-        self.processes.append(process)
-        return process
-
-
 class WorkerPool:
     """The Pool of one call, or of the calls of one with-block.
 
@@ -93,8 +71,9 @@ class WorkerPool:
         self.completed = deque()  # (ticket, answer of the batch or exception)
         self.ready = set()  # pids of workers that have started
         self.on_ticket = {}  # pid -> number of the ticket it works on
-        self.dead = []  # processes that ended by themselves
+        self.dead = []  # pids of workers that ended by themselves
         self.over = False
+        self.exitcodes = {}  # by pid, once all are dead
         self.wake_fd = self._wake_write = -1
         self._wake_lock = threading.RLock()  # a signal handler may wake, too
         self._pidfds = []
@@ -109,7 +88,7 @@ class WorkerPool:
             pages, notes, life, (self._notes, self._life), package + ".reduction"
         )
         arguments = (shared, level, n_threads, variables, serialize.export_settings())
-        self._context = _SealedContext(context, n_jobs)
+        self._context = stock.SealedContext(context, n_jobs)
         try:
             self._pool = self._make_pool(package + ".pool", n_jobs, arguments)
         except BaseException:
@@ -127,18 +106,17 @@ class WorkerPool:
 
     def _make_pool(self, module, n_jobs, arguments):
         make = importlib.import_module(module).Pool
-        # A copy: the Pool keeps its reference as long as its threads run.
         is_fork = self._context.get_start_method() == "fork"
         blocked = is_fork and threading.current_thread() is threading.main_thread()
         if blocked:  # until the forked workers have a handler of their own
             old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            with _no_fork_warning(is_fork):
+            with stock.no_fork_warning() if is_fork else contextlib.nullcontext():
                 return make(n_jobs, worker.initialize, arguments, context=self._context)
         except OSError as error:
             raise errors.PoolStartError(
-                f"cannot start {n_jobs} worker processes: {error}. Use fewer n_jobs, or "
-                "raise the limits on processes and open files"
+                f"cannot start {n_jobs} worker processes: {error}. Use fewer n_jobs, "
+                "or raise the limits on processes and open files"
             ) from error
         finally:
             if blocked:
@@ -152,15 +130,15 @@ class WorkerPool:
             os.set_blocking(fd, False)
         self.poll.register(self.wake_fd, select.POLLIN)
         self.poll.register(self._notes.fileno(), select.POLLIN)
-        self._by_fd = {}
+        self._by_fd = {}  # -> pid
         for process in self._context.processes:
             # A sentinel is a pipe, which a process that a task has forked holds open.
             fd = process_fd(process.pid)
             if fd >= 0:
                 self._pidfds.append(fd)
-                self._by_fd[fd] = process
+                self._by_fd[fd] = process.pid
                 self.poll.register(fd, select.POLLIN)
-            self._by_fd[process.sentinel] = process
+            self._by_fd[process.sentinel] = process.pid
             self.poll.register(process.sentinel, select.POLLIN)
 
     # ---- work ----------------------------------------------------------------------
@@ -209,10 +187,8 @@ class WorkerPool:
         for fd, _ in self.poll.poll(timeout_ms):
             if fd == self.wake_fd:
                 os.read(fd, NOTE_BYTES)
-            elif fd in self._by_fd:
-                process = self._by_fd[fd]
-                if process not in self.dead:
-                    self.dead.append(process)
+            elif fd in self._by_fd and self._by_fd[fd] not in self.dead:
+                self.dead.append(self._by_fd[fd])
         self.read_notes()
 
     def read_notes(self):
@@ -267,8 +243,7 @@ class WorkerPool:
         self._take_apart()
 
     def _take_apart(self):
-        pool = self._pool
-        _dismantle(pool)
+        stock.dismantle(self._pool, self._context.taken_apart)
         self._life.close()
         self._notes.close()
         for process in self._context.processes:
@@ -287,11 +262,7 @@ class WorkerPool:
     def forget(self):
         """In a forked child: let go of the parent's pool without touching it."""
         self.over = True
-        pool = self._pool
-        pool._state = "TERMINATE"  # its __del__ would write to the parent's pipes
-        for queue in (pool._inqueue, pool._outqueue, pool._change_notifier):
-            queue._reader.close()
-            queue._writer.close()
+        stock.forget(self._pool)
         self._life.close()
         self._notes.close()
         for fd in (self.wake_fd, self._wake_write, *self._pidfds):
@@ -301,12 +272,12 @@ class WorkerPool:
 
 
 def _kill(process):
-    """SIGKILL a worker and what its tasks have started, if it is not reaped yet."""
-    for kill in (os.killpg, os.kill):
-        try:
-            kill(process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            continue  # not yet or no longer there
+    """SIGKILL a worker and the processes that its tasks have started."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass  # it leads no group yet, or all of the group are gone
+    process.kill()
 
 
 def _exitcode(process):
@@ -317,54 +288,6 @@ def _exitcode(process):
         if process.exitcode is not None or time.monotonic() > deadline:
             return process.exitcode
         time.sleep(1e-3)  # a thread of the Pool has reaped it and is about to say so
-
-
-def _dismantle(pool):
-    """End the threads of a Pool whose workers are gone, and close its pipes.
-
-    Not ``pool.terminate()``: it waits for locks that a killed worker may have held.
-    """
-    pool._terminate.cancel()
-    pool._state = "TERMINATE"
-    threads = (pool._worker_handler, pool._task_handler, pool._result_handler)
-    for thread in threads:
-        thread._state = "TERMINATE"
-    pool._change_notifier.put(None)  # nobody but the Pool's threads uses it
-    pool._taskqueue.put(None)
-    # The task handler may wait in a write to workers: without readers it fails.
-    pool._inqueue._reader.close()
-    pool._outqueue._wlock = None  # a killed worker may have held it
-    pool._task_handler.join(THREAD_S)
-    # The result handler may wait for the rest of a message: the pipe's end wakes it.
-    pool._outqueue._writer.close()
-    pool._result_handler.join(THREAD_S)
-    pool._worker_handler.join(THREAD_S)
-    if any(thread.is_alive() for thread in threads):
-        return  # another process holds the pipes; daemon threads do not matter
-    pool._inqueue._writer.close()
-    pool._outqueue._reader.close()
-    pool._change_notifier._reader.close()
-    pool._change_notifier._writer.close()
-    pool._cache.clear()
-
-
-class _no_fork_warning(warnings.catch_warnings):  # noqa: N801 (used like a function)
-    """Ignore what Python 3.12+ says of a fork in a process that has threads.
-
-    Workers need nothing of the other threads, and our parked helpers are gone before
-    a fork; threads of BLAS or of the user may be there.
-    """
-
-    def __init__(self, is_fork):
-        super().__init__()
-        self.is_fork = is_fork and sys.version_info >= (3, 12)
-
-    def __enter__(self):
-        super().__enter__()
-        if self.is_fork:
-            warnings.filterwarnings(
-                "ignore", ".*use of fork.*deadlocks", DeprecationWarning
-            )
 
 
 # ---- all pools of this process -----------------------------------------------------
@@ -387,7 +310,6 @@ def _forget_all():
     _live.clear()
 
 
-util.debug("cypar: registering the end of worker pools")
 atexit.register(_kill_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_all)

@@ -127,8 +127,8 @@ class _Server:
                 self.get_function(blob, mutable)
             except ModuleChanged as change:
                 return CHANGED, (blob, change.module)
-            except BaseException:  # noqa: S112 (raised again for each task)
-                continue
+            except BaseException:
+                continue  # raised again for each task that needs it
         return None
 
     def get_function(self, blob, mutable):

@@ -26,7 +26,7 @@ def take_all(outcomes):
             return results
 
 
-# ---- order -----------------------------------------------------------------------
+# ---- order ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_completed_has_the_unread_results_by_index(started, mode):
     assert outcomes.completed() == {1: "value 1", 3: "value 3"}
 
 
-# ---- one outcome per task ----------------------------------------------------------
+# ---- one outcome per task ------------------------------------------------------
 
 
 @MODES
@@ -122,7 +122,7 @@ def test_a_result_after_the_end_of_the_call_is_dropped(started, mode):
     assert (call.outcomes.finished, call.outcomes.dropped) == (1, 1)
 
 
-# ---- errors ------------------------------------------------------------------------
+# ---- errors --------------------------------------------------------------------
 
 
 @MODES
@@ -163,7 +163,7 @@ def test_what_was_finished_before_an_error_is_given_first(started, mode):
     assert take_all(outcomes) == ["a", "b"]
 
 
-# ---- the end -------------------------------------------------------------------------
+# ---- the end -------------------------------------------------------------------
 
 
 @MODES
@@ -239,7 +239,7 @@ def test_ctrl_c_ends_a_wait(started, wait):
     thread.join()
 
 
-# ---- the hook ------------------------------------------------------------------------
+# ---- the hook ------------------------------------------------------------------
 
 
 @MODES

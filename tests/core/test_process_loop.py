@@ -62,9 +62,10 @@ def test_a_task_that_cannot_be_loaded_fails_alone(page, worker, outcomes_of):
     worker.runner.run_tasks(0, 1, load)
     outcomes = outcomes_of(3)
     assert list(outcomes.errors) == [1]
-    assert outcomes.errors[1].args[0] == repr(
-        (ImportError("no such module"), None, (), {})
-    ).encode()
+    assert (
+        outcomes.errors[1].args[0]
+        == repr((ImportError("no such module"), None, (), {})).encode()
+    )
 
 
 @pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt])

@@ -292,9 +292,7 @@ def test_a_large_error_is_sent(page, worker, started):
     assert isinstance(parent.outcomes.first_error(), ValueError)
 
 
-def test_a_result_that_cannot_be_pickled_is_an_error_of_its_task(
-    page, worker, started
-):
+def test_a_result_that_cannot_be_pickled_is_an_error_of_its_task(page, worker, started):
     values = [1, lambda: 1, 3]
     parent = Parent(page, worker, started, 3)
     worker.runner.run_columns(0, 1, values.__getitem__, columns(3))

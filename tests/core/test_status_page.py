@@ -100,7 +100,9 @@ def test_the_time_of_the_running_task_is_known(page, worker):
     assert page.running_ns() == 0
     times = []
     page.publish(0, 1, 2)
-    worker.runner.run_columns(0, 1, lambda i: times.append(page.running_ns()), columns(2))
+    worker.runner.run_columns(
+        0, 1, lambda i: times.append(page.running_ns()), columns(2)
+    )
     assert all(0 < ns < MINUTE_NS for ns in times)
     assert page.running_ns() == 0
 

@@ -265,9 +265,7 @@ def test_many_threads_give_each_task_one_outcome(make_call, mode):
             for index, _ in tasks:
                 call.outcomes.put(index, index)
 
-    threads = [
-        threading.Thread(target=worker, args=(k + 1,)) for k in range(n_threads)
-    ]
+    threads = [threading.Thread(target=worker, args=(k + 1,)) for k in range(n_threads)]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     for thread in threads:

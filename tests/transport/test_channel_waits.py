@@ -12,7 +12,7 @@ BUFFER_BYTES = 1 << 16
 HEADER_BYTES = 24
 
 
-# ---- the worker's side waits -----------------------------------------------------------
+# ---- the worker's side waits ---------------------------------------------------
 
 
 def test_frames_in_the_buffer_need_no_wait(pair):
@@ -70,7 +70,7 @@ def test_ctrl_c_ends_a_wait(pair):
         signal.signal(signal.SIGALRM, before)
 
 
-# ---- the end -------------------------------------------------------------------------
+# ---- the end -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("reader", [0, 1], ids=["parent", "worker"])
