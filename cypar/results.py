@@ -97,16 +97,64 @@ class _Pump:
             self.call.finish()
 
 
-def serial_results(parallel, iterator):
-    """Yield the results of ``n_jobs=1`` one by one, computed on demand."""
-    progress = parallel._has_progress()
-    parallel._finished = 0
-    for item in iterator:
-        function, args, kwargs = as_task(item)
-        value = function(*args, **kwargs)
-        if progress:
-            parallel._count_serial()
-        yield value
-        value = None
-    if parallel._progress is not None:
-        parallel._progress.finished(parallel._finished)
+class SerialCall:
+    """A loop of ``n_jobs=1`` that runs: what there is to count.
+
+    Attributes
+    ----------
+    results : list
+        Of the tasks that are finished.
+    ended : bool
+        Every task was drawn and is finished.
+    """
+
+    def __init__(self):
+        self.results = []
+        self.n_delivered = 0
+        self.ended = False
+
+    @property
+    def n_finished(self):
+        """Number of finished tasks."""
+        return self.n_delivered + len(self.results)
+
+
+class SerialGenerator:
+    """Iterator over the results of ``n_jobs=1``, each computed when it is asked for."""
+
+    def __init__(self, call, iterator, hook, on_end):
+        self._call = call
+        self._iterator = iterator
+        self._hook = hook
+        self._on_end = on_end
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self._on_end is None:
+            raise StopIteration
+        try:
+            item = next(self._iterator, self)
+            if item is self:
+                self._call.ended = True
+                raise StopIteration
+            function, args, kwargs = as_task(item)
+            value = function(*args, **kwargs)
+            self._call.n_delivered += 1
+            if self._hook is not None:
+                self._hook()
+        except BaseException:  # StopIteration too
+            self.close()
+            raise
+        return value
+
+    def close(self):
+        """End the loop; tasks that were not asked for never run."""
+        if self._on_end is not None:
+            on_end, self._on_end = self._on_end, None
+            self._iterator = None
+            on_end(self._call)
+
+    def __del__(self):
+        self.close()

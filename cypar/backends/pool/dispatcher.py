@@ -107,7 +107,6 @@ class Dispatcher:
 
     def dispatch(self):
         """Send batches while there are tasks and room for them."""
-        state = None
         while not self.call.stopping:
             worker = self.free_worker()
             if worker is None:
@@ -120,9 +119,7 @@ class Dispatcher:
                         self.rebalance(idle)
                 return
             self.exhausted = False
-            if state is None:
-                state = snapshot()
-            self.send(worker, tasks, state)
+            self.send(worker, tasks, snapshot())  # the iterator may have changed it
 
     def free_worker(self):
         """Return the worker to send the next batch to, or None."""
