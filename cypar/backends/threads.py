@@ -44,7 +44,10 @@ class ThreadBackend(Backend):
             call.open_gate()
             work(call, Parker())
         else:
-            call.start_worker()
+            try:
+                call.start_worker()
+            except RuntimeError:  # no thread can be started: the caller works
+                work(call, Parker())
         _wait(call)
 
 

@@ -145,7 +145,7 @@ def test_a_fork_beside_threads_does_not_warn(run_script):
         from cypar import Parallel, delayed
 
         end = threading.Event()
-        thread = threading.Thread(target=end.wait)
+        thread = threading.Thread(target=end.wait, daemon=True)
         thread.start()
         for backend in ("threading", "multiprocessing", "multiprocessing"):
             print(Parallel(n_jobs=2, backend=backend)([delayed(abs)(-1)] * 3))

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,32 @@ class TestModernBackend:
             delayed(abs)(-i) for i in range(5)
         )
         assert list(generator) == [0, 1, 2, 3, 4]
+
+    def test_s64_calls_do_not_overlap(self, parallel_engine):
+        """An object serves one call after the other, also after an early close."""
+
+        class Slow(Modern):
+            def __init__(self):
+                super().__init__()
+                self.again = threading.Event()
+
+            def start_call(self):
+                super().start_call()
+                if self.log.count("start") > 1:
+                    self.again.set()
+
+            def stop_call(self):
+                self.again.wait(0.2)  # room for the next call to come too early
+                super().stop_call()
+
+        backend = Slow()
+        parallel = Parallel(n_jobs=2, backend=backend, return_as="generator")
+        generator = parallel(delayed(abs)(-i) for i in range(100))
+        assert next(generator) == 0
+        generator.close()
+        assert list(parallel([delayed(abs)(-1)])) == [1]
+        calls = [entry for entry in backend.log if isinstance(entry, str)]
+        assert calls[:3] == ["start", "stop", "start"]
 
 
 @pytest.mark.slow

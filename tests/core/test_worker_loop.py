@@ -359,6 +359,15 @@ def test_the_serial_loop_calls_the_hook_after_each_task():
     assert log == ["task 0", "hook", "task 1", "hook"]
 
 
+def test_the_serial_loop_shows_its_results_as_they_come():
+    results = ["before"]
+    seen = []
+    tasks = (delayed(lambda i: (seen.append(len(results)), i)[1])(i) for i in range(3))
+    assert run_serial(tasks, results, None) is results
+    assert results == ["before", 0, 1, 2]
+    assert seen == [1, 2, 3]
+
+
 def test_the_serial_loop_takes_other_sequences_as_tasks():
     assert run_serial([[abs, [-1], ()]], [], None) == [1]
 

@@ -116,6 +116,30 @@ def test_call_in_another_thread_at_the_end(ends_well):
     )
 
 
+@pytest.mark.parametrize("return_as", ["list", "generator"])
+@pytest.mark.parametrize("backend", ["processes", "threading"])
+def test_call_that_is_under_way_when_the_main_thread_ends(
+    ends_well, backend, return_as
+):
+    """The interpreter waits for such a thread: its call must not fail meanwhile."""
+    out = ends_well(
+        "def tasks():\n"
+        "    started.set()\n"
+        "    while threading.main_thread().is_alive():\n"
+        "        time.sleep(0.001)\n"
+        "    for i in range(8):\n"
+        "        yield delayed(pow)(i, 2)\n"
+        "def run():\n"
+        f"    parallel = Parallel(n_jobs=2, backend={backend!r},\n"
+        f"                        return_as={return_as!r})\n"
+        "    print('late', list(parallel(tasks())))\n"
+        "started = threading.Event()\n"
+        "threading.Thread(target=run).start()\n"
+        "started.wait(10)\n"
+    )
+    assert "late [0, 1, 4, 9, 16, 25, 36, 49]" in out
+
+
 def test_program_that_leaves_with_sys_exit_inside_a_block(ends_well):
     ends_well(
         "with Parallel(n_jobs=2) as p:\n    p([delayed(abs)(1)])\n    sys.exit()\n"
