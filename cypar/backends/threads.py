@@ -47,6 +47,7 @@ class ThreadBackend(Backend):
             try:
                 call.start_worker()
             except RuntimeError:  # no thread can be started: the caller works
+                call.recruit = None
                 work(call, Parker())
         _wait(call)
 
