@@ -314,7 +314,9 @@ class Parallel:
         call = self._call
         if call is None:
             return self._finished
-        return call.n_finished if isinstance(call, SerialCall) else call.outcomes.finished
+        return (
+            call.n_finished if isinstance(call, SerialCall) else call.outcomes.finished
+        )
 
     @property
     def n_dispatched_tasks(self):

@@ -93,7 +93,7 @@ def _run(task):
 
 
 def error_of(failed):
-    """Return the exception of a `Failed`, with its traceback text if it has none yet."""
+    """Return the exception of a `Failed`, with the text of its traceback."""
     if failed.call[0] is not None:  # it ran in this process and was not pickled
         text = format_task_traceback(failed.exc, *failed.call)
         attach_task_traceback(failed.exc, text)
