@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from _thread import allocate_lock, get_ident
 
 from cypar.core import _helper_threads
 from cypar.core._task_queue import as_task
@@ -24,8 +25,10 @@ class ResultGenerator:
         self._call = call
         self._on_end = on_end
         self._pid = os.getpid()
+        self._over = True  # until the pump runs there is nothing to end
+        self._pump = _Pump(call, backend)
+        _helper_threads.run(self._pump)
         self._over = False
-        _helper_threads.run(_Pump(call, backend))
 
     def __iter__(self):
         return self
@@ -56,6 +59,7 @@ class ResultGenerator:
 
     def _end(self):
         self._over = True
+        self._pump.wait_if_foreign()
         self._on_end(self._call)
 
     def close(self):
@@ -87,14 +91,25 @@ class _Pump:
     def __init__(self, call, backend):
         self.call = call
         self.backend = backend
+        self.thread = None
+        self.running = allocate_lock()
+        self.running.acquire()
+
+    def wait_if_foreign(self):
+        """Wait until a backend of the user's is through: calls on it never overlap."""
+        if getattr(self.backend, "is_foreign", False) and self.thread != get_ident():
+            self.running.acquire()
+            self.running.release()
 
     def __call__(self, parker):
+        self.thread = get_ident()
         try:
             self.backend.run(self.call)
         except BaseException as exc:
             self.call.fail(exc)
         finally:
             self.call.finish()
+            self.running.release()
 
 
 class SerialCall:

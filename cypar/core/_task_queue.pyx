@@ -310,6 +310,8 @@ cdef class Outcomes:
         if index in self.errors:
             return False
         if self.mode == LIST:
+            if index >= len(self.results):  # the results were taken: it comes late
+                return False
             if (<object>self.results[index]) is not _UNSET:
                 return False
             self.results[index] = value

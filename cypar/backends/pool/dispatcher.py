@@ -26,6 +26,7 @@ from cypar.backends.pool.state import difference, snapshot
 from cypar.core._batch import Batch
 from cypar.core._batch_estimator import BatchEstimator
 from cypar.core._status_page import (
+    MAX_BATCH,
     MAX_SEQUENCE,
     listen,
     spin_for_news,
@@ -68,7 +69,7 @@ class Dispatcher:
         self.task_bytes = 1.0  # smoothed size of one task on the socket
         self.start_failures = 0
         self.max_start_failures = MAX_START_FAILURES
-        self.batch_size = max(1, self.options.batch_size)
+        self.batch_size = min(max(1, self.options.batch_size), MAX_BATCH)
         self.wake_fd, self._wake_write = _wake_pipe()
         self.poll.register(self.wake_fd, select.POLLIN)
 

@@ -166,8 +166,17 @@ class Pool:
         """Kill everything; nothing remains after the interpreter's end."""
         self._closed = True
         with self._lock:
-            workers = [*self._idle, *self._leased]
-        self.discard(workers)
+            idle, leased = list(self._idle), list(self._leased)
+        for worker in leased:  # another thread holds their descriptors: not closed
+            worker.process.kill()
+        self.discard(idle)
+        for worker in leased:
+            worker.process.reap()
+
+    @property
+    def is_closed(self):
+        """Whether the interpreter shuts down and all workers were killed."""
+        return self._closed
 
     def drop(self):
         """In a forked child: close the descriptors, touch no process."""
