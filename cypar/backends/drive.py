@@ -148,8 +148,11 @@ class Driver:
             flight.job = port.submit(batch, flight)
         except BaseException as exc:
             self._take_all()  # the reason may be among the news
-            if not call.stopping:
-                raise self._explained(exc) from exc
+            if call.stopping:
+                return False
+            if not isinstance(exc, BrokenExecutor):
+                raise
+            raise self._crash(exc) from exc
         return True
 
     def _next_size(self):
@@ -209,9 +212,10 @@ class Driver:
         if flight not in self.flights:
             return
         try:
-            results = out if type(out) is _Got else self.port.retrieve(flight.job, out)
-            if type(results) is _Got:
-                results = results.unpack()
+            if type(out) is _Got:
+                results = out.unpack()
+            else:
+                results = self.port.retrieve(flight.job, out)
             self._check(results, flight)
         except BaseException as exc:
             self._fail(flight, exc)
@@ -236,25 +240,23 @@ class Driver:
             )
 
     def _fail(self, flight, exc):
-        exc = self._explained(exc)
+        if isinstance(exc, BrokenExecutor):
+            cause, exc = exc, self._crash(exc)
+            exc.__cause__ = cause
         del self.flights[flight]
         flight.job = None
         for index in flight.indexes:
             self.call.outcomes.put_error(index, with_index(exc, flight.indexes[0]))
 
-    def _explained(self, exc):
-        """Return the error to raise: which tasks a broken executor may have lost."""
-        if not isinstance(exc, BrokenExecutor):
-            return exc
+    def _crash(self, exc):
+        """Return an error that tells which tasks a broken executor may have lost."""
         indexes = sorted(i for flight in self.flights for i in flight.indexes)
-        crash = WorkerCrash(
+        return WorkerCrash(
             f"the executor lost a worker process while it had {_named(indexes)} of "
             f"this call ({type(exc).__name__}: {exc}): it is broken, make a new one. "
             "backend='processes' goes on after such a loss",
             task_index=indexes[0] if indexes else None,
         )
-        crash.__cause__ = exc
-        return crash
 
 
 def _named(indexes):
