@@ -248,11 +248,13 @@ class WorkerPool:
             self.read_notes()
             stock.dismantle(self._pool, self._context.taken_apart)
             self._pool = None
-        for process in started:
-            try:
-                process.close()
-            except ValueError:  # it cannot be killed: in the kernel for now
-                continue
+        # The start of a process looks at all others, and must not find one half closed.
+        with _starting:
+            for process in started:
+                try:
+                    process.close()
+                except ValueError:  # it cannot be killed: in the kernel for now
+                    continue
         self._close_descriptors()
 
     def _close_descriptors(self):
