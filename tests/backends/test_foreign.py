@@ -1,6 +1,8 @@
 """Objects written for the reference interface or for joblib, as backends."""
 
 import contextlib
+import os
+import signal
 import threading
 import warnings
 from concurrent.futures import Future
@@ -273,7 +275,7 @@ def test_p41_abort_tells_whether_the_backend_is_needed_again(in_block):
     backend = Inside()
     parallel = Parallel(n_jobs=2, backend=backend)
     with parallel if in_block else contextlib.nullcontext():
-        with pytest.raises(ValueError, match="^3$"):
+        with pytest.raises(ValueError, match=r"^3$"):
             parallel(delayed(fail)(i, 3) for i in range(9))
         assert ("abort_everything", in_block) in backend.log
         assert backend.log.count("stop_call") == 1
@@ -355,7 +357,7 @@ def test_tasks_of_a_batch_may_be_taken_one_by_one():
             callback([f(*args, **kwargs) for f, args, kwargs in func.items])
 
     assert run(Backend(), squares(4), batch_size=2) == [0, 1, 4, 9]
-    with pytest.raises(ValueError, match="^3$") as caught:
+    with pytest.raises(ValueError, match=r"^3$") as caught:
         run(Backend(), [delayed(fail)(i, 3) for i in range(8)], batch_size=4)
     assert caught.value.task_index == 3
 
@@ -415,7 +417,7 @@ def test_a_backend_may_fall_back_to_one_of_cypar():
     with parallel_backend("threading"):
         backend.other, _ = cypar.get_active_backend()
     assert run(backend, squares(30)) == [i * i for i in range(30)]
-    with pytest.raises(ValueError, match="^3$"):
+    with pytest.raises(ValueError, match=r"^3$"):
         run(backend, (delayed(fail)(i, 3) for i in range(9)))
 
 
@@ -514,7 +516,7 @@ def test_jobs_that_run_when_they_are_asked():
             return Job(func)
 
     assert run(Backend(), squares(4)) == [0, 1, 4, 9]
-    with pytest.raises(ValueError, match="^1$"):
+    with pytest.raises(ValueError, match=r"^1$"):
         run(Backend(), [delayed(fail)(i, 1) for i in range(3)])
 
 
@@ -592,7 +594,7 @@ def test_the_error_of_a_task_is_not_hidden_by_that_of_the_backend(name):
     backend.fails_in = name
     with (
         pytest.warns(CyparWarning, match=f"broken {name}"),
-        pytest.raises(ValueError, match="^3$"),
+        pytest.raises(ValueError, match=r"^3$"),
     ):
         run(backend, [delayed(fail)(i, 3) for i in range(9)])
 
@@ -604,13 +606,13 @@ def test_an_error_stops_the_call_at_once():
         ran.append(i)
         return fail(i, 5)
 
-    with pytest.raises(ValueError, match="^5$"):
+    with pytest.raises(ValueError, match=r"^5$"):
         run(Inside(), (delayed(work)(i) for i in range(100)), pre_dispatch="all")
     assert ran == [0, 1, 2, 3, 4, 5]
 
 
 def test_the_error_in_a_batch_is_that_of_its_task():
-    with pytest.raises(ValueError, match="^7$") as caught:
+    with pytest.raises(ValueError, match=r"^7$") as caught:
         run(Inside(), [delayed(fail)(i, 7) for i in range(10)], batch_size=10)
     assert caught.value.task_index == 7
     assert "fail(i=7, at=7)" in str(caught.value.__cause__)
@@ -625,6 +627,23 @@ def test_p51_an_error_of_the_iterator_is_raised(kind, return_as):
 
     with pytest.raises(KeyError, match="no more"):
         list(run(kind(), tasks(), return_as=return_as))
+
+
+def test_s68_ctrl_c_aborts_and_the_next_call_works():
+    backend = Deferred()
+
+    def interrupt():
+        backend.submitted.acquire(timeout=DEADLINE_S)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        run(backend, squares(5))
+    thread.join()
+    assert ("abort_everything", False) in backend.log
+    assert backend.log[-2:] == ["stop_call", "terminate"]
+    assert run(Inside(), squares(3)) == [0, 1, 4]
 
 
 def test_a_task_that_runs_too_long(request):
