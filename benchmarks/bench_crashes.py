@@ -8,9 +8,8 @@ from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 
 import joblib
-from contenders import end_loky, open_cf_processes
+from contenders import end_loky, open_cf_processes, open_loky
 from harness import MILLISECONDS, N_JOBS, Contender, Row, at_most
-from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from workloads import die, echo
 
@@ -31,8 +30,13 @@ def bench_p11_dead_worker(measure):
                 lambda: by_parallel(joblib),
                 TerminatedWorkerError,
             ),
-            crash("cf.ProcessPool", "peer", by_process_pool, BrokenExecutor),
-            crash("loky.map", "peer", by_loky, BrokenExecutor),
+            crash(
+                "cf.ProcessPool",
+                "peer",
+                lambda: by_executor(open_cf_processes),
+                BrokenExecutor,
+            ),
+            crash("loky", "peer", lambda: by_executor(open_loky), BrokenExecutor),
         ],
         aim=[at_most(3), at_most(35, figure="recover_ms")],
         rounds=9,
@@ -92,28 +96,18 @@ def by_parallel(library):
 
 
 @contextmanager
-def by_process_pool():
-    pool = open_cf_processes()
+def by_executor(open_pool):
+    pool = open_pool()
 
     def call(function):
         nonlocal pool
         try:
-            return both(pool, function)
+            futures = [pool.submit(f, i) for i, f in enumerate((function, echo))]
+            return [future.result() for future in futures]
         except BrokenExecutor:
-            pool.shutdown()
-            pool = open_cf_processes()
+            broken, pool = pool, open_pool()
+            broken.shutdown(wait=False)
             raise
 
     yield call
     pool.shutdown()
-
-
-@contextmanager
-def by_loky():
-    yield lambda function: both(get_reusable_executor(max_workers=N_JOBS), function)
-    end_loky()
-
-
-def both(pool, function):
-    futures = [pool.submit(f, i) for i, f in enumerate((function, echo))]
-    return [future.result() for future in futures]

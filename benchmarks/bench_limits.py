@@ -1,6 +1,6 @@
 """Limits: what the machine itself needs, to read the other tables against.
 
-Lfutex Lpipe Lsocket Lsocket10k Lpickle Lbatches Ltuples Lcalls Lpython
+Lfutex Lpipe Lsocket L10kB Lpickle Lbatches Ltuples Lcalls Lpython
 """
 
 import pytest
@@ -31,7 +31,7 @@ LIMITS = {
     "Lfutex": (futex_round_trip, 1_000, MICROSECONDS),
     "Lpipe": (pipe_round_trip, 1_000, MICROSECONDS),
     "Lsocket": (socket_message, 5_000, MICROSECONDS),
-    "Lsocket10k": (socket_10k, 5_000, MICROSECONDS),
+    "L10kB": (socket_10k, 5_000, MICROSECONDS),
     "Lpickle": (pickle_task, 50_000, MICROSECONDS),
     "Lbatches": (pickle_batches, 50_000, MICROSECONDS),
     "Ltuples": (build_tuples, 100_000, MICROSECONDS),

@@ -79,7 +79,9 @@ def bench_p2n_one_liner(measure):
         [
             cypar_call(echoes(2), calls=20, block=False),
             joblib_call(echoes(2), name="joblib-loky", calls=5, block=False),
-            mapped("loky.map", echo, range(2), n=1, calls=20),
+            mapped(
+                "loky.map", echo, range(2), n=1, calls=20, note="one pool for all calls"
+            ),
             mapped("mp.Pool", echo, range(2), n=1, calls=2, block=False),
             mapped("cf.ProcessPool", echo, range(2), n=1, calls=2, block=False),
             pipe_round_trip(settings.size(300)),

@@ -11,9 +11,11 @@ import textwrap
 from fresh import lifetime, run_python
 from harness import MILLISECONDS, Contender, Row, Unit, at_most
 
+# Guarded: workers that are spawned run the script once more.
 PRINT_TIME = """
-    import time
-    print(time.monotonic(), flush=True)
+    if __name__ == "__main__":
+        import time
+        print(time.monotonic(), flush=True)
 """
 
 # What comes before the call, and the function called.
@@ -94,7 +96,7 @@ def cold_row(key, title, folder, must, aim):
         text = textwrap.dedent(template).format(
             function=function, inputs=inputs, code=numpy, **fields
         )
-        file = folder / f"{name.replace(' ', '_')}.py"
+        file = folder / f"start_{name.replace(' ', '_')}.py"
         file.write_text(text + textwrap.dedent(PRINT_TIME), encoding="utf-8")
         return lifetime(name, role, file)
 

@@ -26,7 +26,7 @@ CHUNKSIZES = (10, 100, 1000)
 
 def bench_t1_empty_tasks(measure):
     """Per-task cost; must be far below joblib, aims at the cost of the tuples."""
-    n, few = settings.size(100_000), settings.size(5_000)
+    n, few = settings.size(100_000), settings.size(10_000)
     row = Row(
         "T1",
         "1e5 empty Python tasks, threads",
@@ -58,7 +58,7 @@ def bench_t1_empty_tasks(measure):
 
 def bench_t2_gil_free_40us(measure):
     """Efficiency on two cores, against a plain loop over the same tasks."""
-    n, few = settings.size(10_000), settings.size(2_000)
+    n, few = settings.size(10_000), settings.size(5_000)
     size = digest_size(40e-6)
 
     def part(thread, indexes):
@@ -93,7 +93,7 @@ def bench_t2_gil_free_40us(measure):
 
 def bench_t3_ufunc_4us(measure):
     """Efficiency of tasks so short that waking a second thread may cost more."""
-    n, few = settings.size(50_000), settings.size(2_000)
+    n, few = settings.size(50_000), settings.size(5_000)
     x, outs = ufunc_arrays(np, 4.4e-6)
     sqrt = np.sqrt
 

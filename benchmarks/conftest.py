@@ -25,29 +25,19 @@ class Session:
         self.themes = {}  # title of a bench file -> [Result]
         self.description = machine.describe()
 
-    @property
-    def reliable(self):
-        """Whether every check found two cores."""
-        return min(self.cores) >= machine.FEWEST_CORES
-
     def check(self):
-        """Return what to write down about the machine just before a row."""
-        cores = self.spinners.cores()
-        self.cores.append(cores)
-        return {
-            **self.description,
-            "cores_of_two_spinners": cores,
-            "load_average": os.getloadavg()[0],
-            "reliable": cores >= machine.FEWEST_CORES,
-        }
+        """Return how many cores two busy processes get now."""
+        self.cores.append(self.spinners.cores())
+        return self.cores[-1]
 
-    def keep(self, theme, result, now):
+    def keep(self, theme, result):
+        """Keep a result for the tables, and save it unless it is only smoke."""
         self.themes.setdefault(theme, []).append(result)
         if harness.settings.smoke:
             return
         self.folder.mkdir(exist_ok=True)
         file = self.folder / f"{result.row.key}.json"
-        file.write_text(report.as_json(result, now), encoding="utf-8")
+        file.write_text(report.as_json(result), encoding="utf-8")
 
 
 # ---- options and the run's beginning -------------------------------------------------
@@ -129,11 +119,18 @@ def measure(request, benchmark):
 
     def measure_row(row):
         benchmark.group = f"{row.key}: {row.title}"
-        now = state.check()
+        cores, load = state.check(), os.getloadavg()[0]
         result = harness.measure(row, benchmark.pedantic)
+        cores = min(cores, state.check())
+        result.machine = {
+            **state.description,
+            "cores_of_two_spinners": cores,
+            "load_average": load,
+            "reliable": cores >= machine.FEWEST_CORES,
+        }
         benchmark.extra_info["contenders"] = list(result.summaries.values())
         benchmark.extra_info["unit"] = row.unit.symbol
-        state.keep(theme, result, now)
+        state.keep(theme, result)
         return result
 
     return measure_row

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 
 import joblib
 from harness import N_JOBS, Contender
-from joblib.externals.loky import get_reusable_executor
+from joblib.externals import loky
 from workloads import seconds_of
 
 import cypar
@@ -87,8 +87,8 @@ def _parallel(library, tasks, block, **options):
 
 
 def end_loky():
-    """End the worker processes that joblib or loky would keep for minutes."""
-    get_reusable_executor(max_workers=N_JOBS).shutdown(wait=True, kill_workers=True)
+    """End the worker processes that joblib would keep for minutes."""
+    loky.get_reusable_executor(N_JOBS).shutdown(wait=True, kill_workers=True)
 
 
 # ---- pools with a map method ---------------------------------------------------------
@@ -111,10 +111,9 @@ def open_mp_pool():
     return multiprocessing.get_context(START_METHOD).Pool(N_JOBS)
 
 
-@contextmanager
 def open_loky():
-    yield get_reusable_executor(max_workers=N_JOBS)
-    end_loky()
+    # Not its reusable executor, which joblib takes for its own.
+    return loky.ProcessPoolExecutor(N_JOBS)
 
 
 OPEN = {

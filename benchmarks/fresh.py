@@ -42,6 +42,7 @@ def run_python(*args, timeout_s=None):
     """
     process = subprocess.Popen(
         [sys.executable, *map(str, args)],
+        cwd=HERE,  # `-c` would find an unbuilt cypar in the repository's root
         env=environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -223,6 +223,7 @@ class Result:
 
     row: Row
     summaries: dict  # contender's name -> summary, in the row's order
+    machine: dict = field(default_factory=dict)  # what it was measured on
 
     def figure(self, name, figure="value"):
         """Return a contender's median, or None; `name` may be a role.

@@ -98,7 +98,8 @@ def _pipe_ping_pong(n):
                 receive(1)
 
         yield trips
-        process.stdin.close()
+        # Pools that forked meanwhile may hold its stdin: it would see no end of file.
+        process.kill()
 
 
 def socket_message(n, size=MESSAGE_SIZE, name="pipelined socket message"):
@@ -110,7 +111,7 @@ def socket_message(n, size=MESSAGE_SIZE, name="pipelined socket message"):
 def _socket_stream(n, size):
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-I", "-S", ECHO, "socket", str(theirs.fileno())]
-    with ours, subprocess.Popen(command, pass_fds=[theirs.fileno()]):
+    with ours, subprocess.Popen(command, pass_fds=[theirs.fileno()]) as process:
         theirs.close()
         message = bytes(size)
 
@@ -124,7 +125,7 @@ def _socket_stream(n, size):
                 ours.recv(MESSAGE_SIZE)
 
         yield stream
-        ours.shutdown(socket.SHUT_RDWR)  # the other side reads the end and leaves
+        process.kill()
 
 
 # ---- one thread ----------------------------------------------------------------------

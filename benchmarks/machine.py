@@ -49,7 +49,7 @@ class Spinners:
     def close(self):
         for process in self.processes:
             with process:
-                process.stdin.close()
+                process.kill()
 
 
 def describe():

@@ -19,7 +19,7 @@ HEAD = (
 )
 LEGEND = (
     "Medians. /peer, /joblib, /limit: cypar's figure divided by theirs. "
-    "must, aim: yes reached, NO not reached."
+    "must, aim: yes reached, NO not reached, ? not measured."
 )
 
 
@@ -64,8 +64,11 @@ def _cells(result):
     peer = result.best("peer")
     joblib = result.first("joblib")
     limit = result.first("limit")
+    name = [row.key, *_wrapped(row.title, 26)]
+    if not result.machine.get("reliable", True):
+        name.append(f"UNRELIABLE: {result.machine['cores_of_two_spinners']:.2f} cores")
     return [
-        [row.key, *_wrapped(row.title, 26)],
+        name,
         [row.unit.symbol],
         _figure(ours, named=False),
         _figure(peer),
@@ -133,7 +136,7 @@ def details(result):
         yield line.rstrip()
 
 
-def as_json(result, machine):
+def as_json(result):
     """Return the text of ``results/<row>.json``."""
     row = result.row
 
@@ -151,7 +154,7 @@ def as_json(result, machine):
         "contenders": list(result.summaries.values()),
         "must": bounds(row.must),
         "aim": bounds(row.aim),
-        "machine": machine,
+        "machine": result.machine,
     }
     return json.dumps(_rounded(document), indent=1) + "\n"
 

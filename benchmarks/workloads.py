@@ -75,7 +75,7 @@ def shared_queue_makespan(lengths, n_workers):
 
 # ---- outside the GIL -----------------------------------------------------------------
 
-DATA = bytes(1 << 20)
+DATA = bytes(1 << 24)  # zero pages: they cost nothing until they are read
 
 
 def digest(size):
@@ -100,6 +100,7 @@ def power_law_sizes(n, shortest_s, longest_s, exponent=1.1):
     The longest task is far below half of the sum, so that the ideal on two cores is
     half of the sum.
     """
+    digest(len(DATA))  # its pages are there now
     speed = digest_bytes_per_second()
     numbers = random.Random(4)
     times = (shortest_s * numbers.paretovariate(exponent) for _ in range(n))

@@ -220,7 +220,7 @@ class Parallel:
                 raise error
             finally:
                 error = None  # no cycle from the traceback to this frame and back
-        return call.outcomes.results
+        return call.outcomes.take_results()
 
     def _make_options(self, n_jobs):
         resolved = self._resolved
@@ -258,6 +258,7 @@ class Parallel:
         if self._progress is not None and call.outcomes.done and not call.stopping:
             self._progress.finished(call.outcomes.finished)
         self._finished = call.outcomes.finished
+        call.close()
 
     # ---- with-block ----------------------------------------------------------------
 

@@ -250,11 +250,17 @@ def helper_descriptors():
 
 
 def temporary_files():
-    """Return the files that cypar or joblib may have put into temporary folders."""
+    """Return the files that cypar or joblib may have put into temporary folders.
+
+    joblib's names hold the process id: those of other processes are not ours.
+    """
+    joblib_folder = "joblib_memmapping_folder_"
+    ours = f"{joblib_folder}{os.getpid()}_"
     return {
         entry.path
         for folder in {"/dev/shm", tempfile.gettempdir()}
         if os.path.isdir(folder)
         for entry in os.scandir(folder)
         if entry.name.startswith(TEMP_PREFIXES)
+        and (entry.name.startswith(ours) or not entry.name.startswith(joblib_folder))
     }

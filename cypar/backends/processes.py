@@ -10,6 +10,7 @@ import os
 
 from cypar.backends.base import Backend
 from cypar.backends.pool.dispatcher import Dispatcher
+from cypar.backends.pool.state import snapshot
 from cypar.backends.pool.supervisor import pool
 from cypar.core._helper_threads import is_shutting_down
 from cypar.core.cpu import cpu_count, effective_n_jobs
@@ -39,9 +40,24 @@ class ProcessBackend(Backend):
         return 1 if is_shutting_down() else effective_n_jobs(n_jobs)
 
     def run(self, call):
-        table = functions.FunctionTable()
-        call.source.capture = Capture(table, serialize.dumps, _explain)
-        Dispatcher(call, pool, _call_state(call.options), table).run()
+        state = snapshot()
+        call.source.capture = Capture(_functions(state), serialize.dumps, _explain)
+        Dispatcher(call, pool, _call_state(call.options, state), _table).run()
+
+
+# Functions that were encoded before: most programs call the same few in every loop.
+_table = functions.FunctionTable()
+_table_path = None  # the import path that its answers hold for
+_call_states = {}  # (options that matter, environment) -> what workers must know
+
+
+def _functions(state):
+    """Return the table of functions, emptied if the import path has changed."""
+    global _table_path
+    if state.path is not _table_path:
+        _table.clear()
+        _table_path = state.path
+    return _table
 
 
 def _explain(*failed):
@@ -50,11 +66,20 @@ def _explain(*failed):
     return explain(*failed)
 
 
-def _call_state(options):
+def _call_state(options, state):
     """Return what workers must know of a call: level, threads, variables to set."""
-    if options.inner_max_num_threads is not None:
-        return options.nesting_level, options.inner_max_num_threads, THREAD_VARIABLES
-    n_threads = max(cpu_count() // options.n_jobs, 1)
-    # What the user set himself stays as it is.
-    unset = tuple(name for name in THREAD_VARIABLES if name not in os.environ)
-    return options.nesting_level, n_threads, unset
+    n_threads = options.inner_max_num_threads
+    key = (options.nesting_level, options.n_jobs, n_threads, id(state))
+    known = _call_states.get(key)
+    if known is not None and known[0] is state:
+        return known[1]
+    variables = THREAD_VARIABLES
+    if n_threads is None:
+        n_threads = max(cpu_count() // options.n_jobs, 1)
+        # What the user set himself stays as it is.
+        variables = tuple(name for name in variables if name not in os.environ)
+    call_state = (options.nesting_level, n_threads, variables)
+    if len(_call_states) > 64:
+        _call_states.clear()
+    _call_states[key] = (state, call_state)
+    return call_state

@@ -41,6 +41,7 @@ class ThreadBackend(Backend):
         call.recruit = partial(_helper_threads.run, partial(work, call))
         if is_worker_thread():
             call.joined = 1
+            call.open_gate()
             work(call, Parker())
         else:
             call.start_worker()

@@ -53,6 +53,11 @@ cdef class delayed:
     def __call__(self, *args, **kwargs):
         return (self.function, args, kwargs)
 
+    def __getattribute__(self, name):
+        if name == "__doc__":  # found on the class, so __getattr__ is never asked
+            return self.function.__doc__
+        return object.__getattribute__(self, name)
+
     def __getattr__(self, name):
         # __name__, __doc__, __wrapped__ ... are looked up only when asked for
         if name == "__wrapped__":

@@ -8,8 +8,7 @@ from cypar.core._helper_threads cimport Parker
 
 cdef class TaskSource:
     cdef object iterator              # the user's; None once it is exhausted
-    cdef object draw_context          # copy of the caller's contextvars
-    cdef unsigned long owner          # thread that made the call
+    cdef object draw_context          # copy of the caller's contextvars, for draws
     cdef Call call
     cdef public object capture        # (index, task) -> payload, right after a draw
     cdef PyObject** ring              # the FIFO: owned references
@@ -28,15 +27,15 @@ cdef class TaskSource:
     cdef PyObject* pop(self, Py_ssize_t* index) noexcept
     cdef int push(self, object payload) except -1
     cdef int advance(self) except -1
-    cdef int refill(self, Py_ssize_t enough, bint in_context) except -1
+    cdef int refill(self, Py_ssize_t enough) except -1
 
 
 cdef class Outcomes:
     cdef Call call
     cdef readonly int mode            # LIST, ORDERED or UNORDERED
     cdef readonly list results        # LIST: by index
-    cdef dict unread                  # ORDERED: index -> (value, bytes)
-    cdef object queue                 # UNORDERED: deque of (value, bytes)
+    cdef dict unread                  # ORDERED: index -> (index, value, bytes)
+    cdef object queue                 # UNORDERED: deque of (index, value, bytes)
     cdef set open                     # UNORDERED: drawn indexes without an outcome
     cdef readonly dict errors         # index -> exception
     cdef readonly Py_ssize_t finished   # tasks with an outcome
@@ -72,6 +71,7 @@ cdef class Call:
     cdef list members                 # Parkers of all worker threads in the call
     cdef Py_ssize_t n_jobs            # worker threads that may join
     cdef public Py_ssize_t joined            # worker threads asked to join so far
+    cdef bint gate_open               # more than one worker thread may join
     cdef public object recruit        # () asks one more worker thread to join
     cdef public object task_context   # contextvars that tasks run in; copied per worker
     cdef public object explain        # (exc, task) -> exc, adds the traceback text

@@ -24,7 +24,7 @@ without releasing it, except where user code runs (the iterator, the hook); the
 from collections import deque
 from heapq import heappop, heappush
 
-from _thread import RLock, get_ident
+from _thread import RLock
 
 from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
 from cpython.exc cimport PyErr_CheckSignals
@@ -97,7 +97,6 @@ cdef class TaskSource:
         self.call = call
         self.iterator = iterator
         self.draw_context = context
-        self.owner = get_ident()
         self.returned = []
         self.pre_dispatch = pre_dispatch
         self.set_batch_size(max(1, batch_size))
@@ -202,19 +201,18 @@ cdef class TaskSource:
         self.call.outcomes.drew(index)
         return 1
 
-    cdef int refill(self, Py_ssize_t enough, bint in_context) except -1:
+    cdef int refill(self, Py_ssize_t enough) except -1:
         """Draw while there is room, until ``enough`` tasks wait in the FIFO."""
         if self.drawing or self.ended or not self.has_room():
             return 0
         self.drawing = True
-        if in_context:
-            PyContext_Enter(self.draw_context)
+        # always in the same context: what the iterator sets, it sees at the next draw
+        PyContext_Enter(self.draw_context)
         try:
             while self.pending < enough and self.has_room():
                 self.advance()
         finally:
-            if in_context:
-                PyContext_Exit(self.draw_context)
+            PyContext_Exit(self.draw_context)
             self.drawing = False
         if self.ended:
             self.iterator = None
@@ -224,7 +222,7 @@ cdef class TaskSource:
 
     def fill(self):
         """Draw until the window is full, the input ends, or the call stops."""
-        self.refill(UNLIMITED, get_ident() != self.owner)
+        self.refill(UNLIMITED)
 
     def draw(self, Py_ssize_t k):
         """Take up to ``k`` tasks: a list of (index, payload), `LATER` or `END`."""
@@ -234,7 +232,7 @@ cdef class TaskSource:
         while self.returned and len(tasks) < k:
             tasks.append(heappop(self.returned))
         if self.pending < k - len(tasks):
-            self.refill(k - len(tasks), get_ident() != self.owner)
+            self.refill(k - len(tasks))
         if self.call.stop_state == ABORT:
             return _END
         while len(tasks) < k:
@@ -248,6 +246,20 @@ cdef class TaskSource:
         if self.ended and self.pending == 0:
             return _END
         return _LATER
+
+    def close(self):
+        """Drop the iterator and all pending tasks; see `Call.close`."""
+        cdef PyObject* payload
+        self.ended = True
+        if not self.drawing:  # else the thread that draws still needs them
+            self.iterator = None
+            self.capture = None
+        self.returned.clear()
+        while self.pending:
+            payload = self.ring[self.head]
+            self.head = (self.head + 1) & (self.capacity - 1)
+            self.pending -= 1
+            Py_XDECREF(payload)
 
     def has_task(self):
         """Whether `draw` would give a task without asking the iterator."""
@@ -307,12 +319,12 @@ cdef class Outcomes:
         if self.mode == ORDERED:
             if index < self.delivered or index in self.unread:
                 return False
-            self.unread[index] = (value, size)
+            self.unread[index] = (index, value, size)
         else:
             if index not in self.open:
                 return False
             self.open.discard(index)
-            self.queue.append((value, size))
+            self.queue.append((index, value, size))
         self.unread_bytes += size
         return True
 
@@ -334,9 +346,7 @@ cdef class Outcomes:
                 return
             self.finished += 1
             self.run_hook()
-            self.call.source.refill(
-                UNLIMITED, get_ident() != self.call.source.owner
-            )
+            self.call.source.refill(UNLIMITED)
             self.notify()
             self.settle()
 
@@ -376,13 +386,19 @@ cdef class Outcomes:
         self.errors = {}
         return error
 
+    def take_results(self):
+        """Return the list of results and forget it."""
+        results, self.results = self.results, []
+        return results
+
     def completed(self):
         """Results that are finished, as {index: value}."""
         if self.mode == LIST:
             return {
                 i: value for i, value in enumerate(self.results) if value is not _UNSET
             }
-        return {i: value for i, (value, _) in self.unread.items()}
+        entries = self.unread.values() if self.mode == ORDERED else self.queue
+        return {index: value for index, value, _ in entries}
 
     # ---- waiting -------------------------------------------------------------
 
@@ -445,6 +461,7 @@ cdef class Outcomes:
             if fresh:
                 fresh = False
                 self.spin_change(seen)
+                self.call.open_gate()
             else:
                 self.wait_change(seen, left)
 
@@ -466,9 +483,8 @@ cdef class Outcomes:
             else:
                 entry = self.queue.popleft() if self.queue else None
             if entry is not None:
-                value, size = entry
-                self.delivered_one(size)
-                return value
+                self.delivered_one(entry[2])
+                return entry[1]
             if self.done or self.call.stop_state != RUNNING:
                 raise StopIteration
             self.wait_change(seen, -1)
@@ -533,6 +549,21 @@ cdef class Call:
         self.outcomes.errors.setdefault(self.source.drawn, exc)
         self.stop("abort")
 
+    def close(self):
+        """Let go of what the call holds, once it is over.
+
+        A call, its source and its outcomes refer to each other, so they live until
+        the next garbage collection: they must keep nothing of the user's alive.
+        """
+        self.recruit = None
+        self.explain = None
+        self.task_context = None
+        self.wakers.clear()
+        self.outcomes.hook = None
+        self.source.close()
+        self.outcomes.unread.clear()
+        self.outcomes.queue.clear()
+
     def on_wake(self, function):
         """Call ``function()`` on room, on stop and on end of input; never blocks."""
         self.wakers.append(function)
@@ -557,14 +588,28 @@ cdef class Call:
         if self.sleeping:
             parker = self.sleeping.pop()
             parker.unpark()
-        elif self.joined < self.n_jobs and self.recruit is not None:
+        elif self.gate_open and self.joined < self.n_jobs and self.recruit is not None:
             self.joined += 1
             self.recruit()
         return 0
 
+    def open_gate(self):
+        """Let more than one worker thread join.
+
+        A call of a few tiny tasks is over before a second thread has woken up. And
+        while the caller spins it occupies a processor, so that a second thread would
+        be put beside the first; measured, that cost up to 20 % of a 60 ms loop.
+        """
+        if self.gate_open:
+            return
+        self.gate_open = True
+        if self.source.pending and not self.stop_state:
+            self.wake_one()
+
     def start_worker(self):
         """Ask the first worker thread to join."""
-        self.wake_one()
+        self.joined = 1
+        self.recruit()
 
     def time_left(self, double timeout_s):
         """Seconds until the first running task is overdue, at most ``timeout_s``."""

@@ -20,6 +20,7 @@ from cypar.core._task_queue cimport Call, Outcomes, TaskSource
 
 from cypar.core._task_queue import as_task
 
+cdef Py_ssize_t _ALL = <Py_ssize_t>1 << 62  # until the window is full
 cdef object _local = threading.local()  # .depth: worker loops on this thread's stack
 
 
@@ -37,6 +38,8 @@ def is_worker_thread():
 
 def work(Call call, parker):
     """Run tasks of ``call`` on this thread until there is nothing left for it."""
+    if call.task_context is None:
+        return  # the call was over before this thread came
     context = PyContext_Copy(call.task_context)
     _local.depth = getattr(_local, "depth", 0) + 1
     call.members.append(parker)
@@ -90,7 +93,7 @@ cdef int _loop(Call call, Parker me) except -1:
             _run_batch(call, outcomes, me, batch, size, timed)
         # one more task per completion; with a hook, put() has drawn it already
         if outcomes.hook is None and not source.ended:
-            source.refill(source.pending + 1, True)
+            source.refill(_ALL)
     return 0
 
 
@@ -98,10 +101,10 @@ cdef int _draw_more(TaskSource source, Outcomes outcomes) except -1:
     if source.ended or source.drawing:
         return 0
     if outcomes.hook is None:
-        source.refill(1, True)
+        source.refill(1)
     else:
         with outcomes.lock:  # "Done k" and the next draw are one step
-            source.refill(1, True)
+            source.refill(1)
     return source.pending > 0 and source.may_start()
 
 

@@ -210,7 +210,9 @@ class Driver(RuleBasedStateMachine):
         if not hasattr(self, "call") or self.twin.stopped:
             return
         outcomes = self.call.outcomes
-        while not outcomes.done:
+        for _ in range(1000):
+            if outcomes.done:
+                break
             for index in list(self.running):
                 outcomes.put(index, index * 10)
                 del self.running[index]

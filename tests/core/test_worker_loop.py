@@ -1,6 +1,7 @@
 """core/_worker_loop: the loop that runs tasks on threads."""
 
 import contextvars
+import sys
 import threading
 from functools import partial
 
@@ -128,15 +129,36 @@ def test_a_batch_runs_on_one_thread_in_order(make_call):
         assert {i // 4 for i in mine if i % 4 == 0} == {i // 4 for i in mine}
 
 
-def test_a_worker_waits_for_a_slow_input_without_ending(make_call):
-    first_ran = threading.Event()
+@pytest.fixture
+def _no_switching():
+    """Let a thread keep the GIL until it waits for something."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(100.0)
+    yield
+    sys.setswitchinterval(interval)
 
-    def slow():
-        yield delayed(first_ran.set)()
-        first_ran.wait()  # drawn by the worker that is to run the first task
-        yield delayed(abs)(-1)
 
-    assert results_of(make_call(slow(), n_jobs=2, pre_dispatch=1)) == [None, 1]
+@pytest.mark.usefixtures("_no_switching")
+def test_a_worker_that_found_the_input_busy_gets_the_task_after_it(make_call):
+    may_end, ended = threading.Event(), threading.Event()
+    barrier = threading.Barrier(2)
+
+    def end():
+        barrier.wait()
+        may_end.wait()
+        ended.set()
+
+    def produces():
+        yield delayed(barrier.wait)()
+        yield delayed(end)()
+        may_end.set()
+        ended.wait()  # now the other worker has no task, and cannot draw one
+        yield delayed(barrier.wait)(2.0)
+        yield delayed(barrier.wait)(2.0)
+
+    call = make_call(produces(), pre_dispatch=2)
+    results_of(call)
+    assert call.outcomes.first_error() is None
 
 
 def test_an_error_of_the_input_ends_the_call(make_call):
@@ -201,12 +223,12 @@ def test_no_task_starts_after_an_error(make_call, batch_size):
 
 def test_a_draining_call_starts_nothing_more(make_call):
     ran = []
-    call = make_call(
-        [delayed(lambda: call.stop("drain"))(), delayed(ran.append)(1)], n_jobs=1
-    )
+    tasks = [delayed(lambda: call.stop("drain"))(), delayed(ran.append)(1)]
+    call = make_call(tasks, n_jobs=1)
+    call.source.fill()
     work(call, Parker())
-    assert call.outcomes.completed() == {}  # its results list starts ... at the stop
     assert ran == []
+    assert call.outcomes.completed() == {0: None}
 
 
 # ---- nested calls and contexts ----------------------------------------------------------

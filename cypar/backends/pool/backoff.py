@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from cypar.core.cpu import cpu_count
 
-SPIN_NS = 50_000  # about one wake-up of an idle processor
+SPIN_NS = 100_000  # two wake-ups of an idle processor
 MAX_SKIPPED = 63
 
 

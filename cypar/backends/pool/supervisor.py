@@ -73,7 +73,7 @@ class Pool:
         self._idle = []  # the most recently used last
         self._leased = set()
         self._calls = 0
-        self._largest_n_jobs = 1
+        self._limit = cpu_count()  # or the largest n_jobs so far
         self._waiting = []  # wake functions of calls that would take more workers
         self.spin = Backoff()
         self._life = None  # (read end, write end) of the pipe that ties workers to us
@@ -84,7 +84,7 @@ class Pool:
         """Note that a call with ``n_jobs`` has begun."""
         with self._lock:
             self._calls += 1
-            self._largest_n_jobs = max(self._largest_n_jobs, n_jobs)
+            self._limit = max(self._limit, n_jobs)
 
     def leave(self, wake):
         """Note that it has ended."""
@@ -113,8 +113,7 @@ class Pool:
                 self._leased.add(worker)
                 return worker
             # the first worker of a call is always granted, hence "+ live calls"
-            limit = max(cpu_count(), self._largest_n_jobs)
-            if has_some and len(self._leased) >= limit:
+            if has_some and len(self._leased) >= self._limit:
                 if wake not in self._waiting:
                     self._waiting.append(wake)
                 return None
@@ -131,12 +130,14 @@ class Pool:
         with self._lock:
             self._leased.discard(worker)
             self._idle.append(worker)
-            surplus = []
-            limit = max(cpu_count(), self._largest_n_jobs)
-            if len(self._idle) + len(self._leased) > limit + self._calls:
-                surplus.append(self._idle.pop(0))
-            waiting, self._waiting = self._waiting, []
-        self.discard(surplus)
+            surplus = None
+            if len(self._idle) + len(self._leased) > self._limit + self._calls:
+                surplus = self._idle.pop(0)
+            waiting = self._waiting
+            if waiting:
+                self._waiting = []
+        if surplus is not None:
+            self.discard([surplus])
         for wake in waiting:
             wake()
 
