@@ -131,9 +131,14 @@ cpdef give(Outcomes outcomes, Py_ssize_t index, int kind, value, decode_error):
         outcomes.put_error(index, decode_error(index, value))
         return
     if kind == PICKLE:
+        buffers = ()
+        if type(value) is tuple:
+            value, buffers = value
         size = len(value)
+        for buffer in buffers:
+            size += len(buffer)
         try:
-            value = loads(value)
+            value = loads(value, buffers=buffers)
         except BaseException as exc:
             outcomes.put_error(index, exc)
             return

@@ -12,6 +12,7 @@ into pages that this process has not touched 22, after one read per page (which 
 Thread safety: plain functions; the caller keeps the memory alive and to itself.
 """
 
+from cpython.bytes cimport PyBytes_AS_STRING
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
@@ -361,3 +362,38 @@ cdef uint64_t fingerprint_strided(const Strided* source) noexcept nogil:
             )
         row = next_row(source, index, row)
     return total
+
+
+def common_ends(bytes a, bytes b):
+    """How many bytes two strings have in common at the beginning, and at the end.
+
+    The two parts do not overlap in either string.
+
+    Examples
+    --------
+    >>> common_ends(b"abcde", b"abXde")
+    (2, 2)
+    >>> common_ends(b"aaa", b"aa")
+    (2, 0)
+    """
+    cdef const char* x = PyBytes_AS_STRING(a)
+    cdef const char* y = PyBytes_AS_STRING(b)
+    cdef Py_ssize_t n = min(len(a), len(b)), prefix, suffix = 0
+    cdef const char* end_x = x + len(a)
+    cdef const char* end_y = y + len(b)
+    prefix = common_prefix(x, y, n)
+    n -= prefix
+    while n - suffix >= 64 and memcmp(end_x - suffix - 64, end_y - suffix - 64, 64) == 0:
+        suffix += 64
+    while suffix < n and end_x[-suffix - 1] == end_y[-suffix - 1]:
+        suffix += 1
+    return prefix, suffix
+
+
+cdef Py_ssize_t common_prefix(const char* x, const char* y, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t prefix = 0
+    while n - prefix >= 64 and memcmp(x + prefix, y + prefix, 64) == 0:
+        prefix += 64
+    while prefix < n and x[prefix] == y[prefix]:
+        prefix += 1
+    return prefix

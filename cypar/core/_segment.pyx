@@ -147,6 +147,11 @@ cdef class Segment:
         os.unlink(self.path)
         self.path = None
 
+    def read(self, Py_ssize_t offset, Py_ssize_t n):
+        """Return bytes of the content."""
+        self.check(offset, n)
+        return PyBytes_FromStringAndSize(self.base + offset, n)
+
     # ---- use ---------------------------------------------------------------------
 
     def pin(self):
@@ -278,11 +283,13 @@ cdef class Parcel:
 
     A piece is ``(kind, segment, number of the copy, offset, size)``, or
     ``(kind, bytes, 0, 0, size)`` for one that travels with the task's message. Kinds
-    are those of transport.pieces.
+    are those of transport.pieces. ``shares`` lists the shared objects that the pickle
+    refers to.
     """
 
     def __init__(self):
         self.pieces = []
+        self.shares = []
 
     def add(self, kind, place, number, Py_ssize_t offset, Py_ssize_t size):
         """Append one piece and pin its segment."""
@@ -297,12 +304,16 @@ cdef class Parcel:
             if isinstance(place, Segment):
                 (<Segment>place).pins -= 1
         self.pieces = []
+        self.shares = []
 
     def __del__(self):
         self.clear()
 
     def __len__(self):
         return len(self.pieces)
+
+    def __bool__(self):
+        return bool(self.pieces or self.shares)
 
 
 cdef class Leases:

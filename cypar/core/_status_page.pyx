@@ -41,6 +41,7 @@ cpdef enum:
     KIND_PICKLE = 5    # payload: a pickle of the value
     KIND_ERROR = 6     # payload: an encoded exception
     KIND_SKIP = 7      # unused end of the log, jumped over
+    KIND_REFUSED = 8   # not run: the worker cannot map what the task needs
 
 LOG_BYTES = 1 << 16   # results of about 2,700 tasks that return a number
 cdef Py_ssize_t _LOG_BYTES = LOG_BYTES

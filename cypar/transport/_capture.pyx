@@ -6,21 +6,28 @@ need no pickle at the draw; their tuples are kept and pickled as one column when
 batch is sent.
 
 A captured task is a pair: ``(function reference, argument tuple)`` when the arguments
-are immutable, or ``(function reference, bytes)``.
+are immutable, or ``(function reference, bytes or Patch)``; a third item is the
+`Parcel` of its large buffers, if it has any.
 
 Thread safety: used by the one thread that draws for a call.
 """
 
-import struct
 from _pickle import dumps as _c_dumps
 
 from cypar.core._plain cimport is_immutable
 from cypar.core._watch cimport Watch
 
-from cypar.transport import settings
+from cypar.transport import settings, sharing
+from cypar.transport.deltas import MIN_BYTES, Deltas, Patch
+from cypar.transport.memory import RAW_BYTES
+from cypar.transport.pieces import DELTA, PACKED, TASK
 
-cdef object _entry = struct.Struct("<IQ")
+cdef object _pack_task = TASK.pack
 cdef dict _settings = vars(settings)
+cdef object _Patch = Patch
+cdef dict _shared = sharing.shared  # id -> Shared; mostly empty
+cdef Py_ssize_t _MIN_DELTA = MIN_BYTES
+cdef Py_ssize_t _RAW_BYTES = RAW_BYTES
 
 
 cdef class Capture:
@@ -29,20 +36,20 @@ cdef class Capture:
     Parameters
     ----------
     table : FunctionTable
-    dumps : callable
-        object -> bytes.
+    memory : CallMemory
+        Pickles, large buffers aside.
     explain : callable
         (index, function, args, kwargs, error) -> the exception to raise.
     """
 
-    cdef object table, dumps, explain
+    cdef object table, memory, explain, deltas
     # The last function, and what holds while it has not changed: most calls have one.
     cdef object function, reference, generation
     cdef Watch watch
 
-    def __init__(self, table, dumps, explain):
+    def __init__(self, table, memory, explain):
         self.table = table
-        self.dumps = dumps
+        self.memory = memory
         self.explain = explain
 
     def __call__(self, Py_ssize_t index, tuple task):
@@ -51,12 +58,28 @@ cdef class Capture:
         cdef object function = task[0]
         try:
             reference = self.encode(function)
-            if len(kwargs) == 0 and is_immutable(args):
+            if _shared:
+                args, kwargs = sharing.replace(args, kwargs)
+            if reference.packed:
+                data, parcel = self.memory.dumps(
+                    (function, self.memory.wrap(args), kwargs)
+                )
+            elif len(kwargs) == 0 and is_immutable(args, _RAW_BYTES):
                 return (reference, args)
-            return (reference, self.dumps((args, kwargs)))
+            else:
+                data, parcel = self.memory.dumps_task(args, kwargs)
+            if len(data) >= _MIN_DELTA:
+                data = self.reduced(data)
+            return (reference, data) if parcel is None else (reference, data, parcel)
         except Exception as exc:
             error = exc
         raise self.explain(index, function, args, kwargs, error) from error
+
+    cdef object reduced(self, bytes data):
+        """What of ``data`` was not in a task before."""
+        if self.deltas is None:
+            self.deltas = Deltas()
+        return self.deltas.encode(data)
 
     cdef object encode(self, object function):
         if (
@@ -67,7 +90,7 @@ cdef class Capture:
         ):
             return self.reference
         self.watch = None
-        self.reference = self.table.encode(function)
+        self.reference = self.table.encode(function, self.memory)
         self.watch = self.table.watch_of(function, self.reference)
         self.function = function
         self.generation = _settings["generation"]
@@ -94,16 +117,42 @@ def columns_of(list tasks):
     return columns
 
 
-def table_of(list tasks, function_id):
-    """The parts of a TASKS message: a table of (function id, size), then pickles."""
-    cdef list head = [], parts = []
+def table_of(list tasks, function_id, outbox):
+    """The parts of a TASKS message.
+
+    A table of the tasks, a table of the pieces of all of them, then the pickles, then
+    the pieces that have no segment.
+
+    Parameters
+    ----------
+    tasks : list of (index, captured task)
+    function_id : callable
+        reference -> number that the worker knows the function by.
+    outbox : Outbox
+        Sends what the message refers to: segments, bytes that patches are made on.
+    """
+    cdef list head = [], pieces = [], parts = [], tail = []
     cdef tuple entry, captured
+    cdef Py_ssize_t n_pieces
     for entry in tasks:
         captured = <tuple>entry[1]
+        reference = captured[0]
         data = captured[1]
+        flags = 0
+        n_pieces = 0
         if type(data) is tuple:
             data = _c_dumps((data, {}), 5)
-        head.append(_entry.pack(function_id(captured[0]), len(data)))
+        elif type(data) is _Patch:
+            data = outbox.patch(data)
+            flags = DELTA
+        if len(captured) == 3:
+            n_pieces = outbox.put(captured[2], pieces, tail)
+        number = 0
+        if reference.packed:
+            flags |= PACKED
+            reference = reference.guard
+        if reference is not None:
+            number = function_id(reference)
+        head.append(_pack_task(number, n_pieces, flags, len(data)))
         parts.append(data)
-    parts.insert(0, b"".join(head))
-    return parts
+    return [b"".join(head + pieces), *parts, *tail]

@@ -112,3 +112,10 @@ def rebuild_bytearray(piece):
 def same(value):
     """Return what a large buffer has become: bytes."""
     return value
+
+
+def rebuild_result(buffer, dtype, shape, order):
+    """Make an array on memory that a result was received in."""
+    import numpy as np  # the first array of this process
+
+    return np.ndarray(shape, dtype, buffer, order=order)

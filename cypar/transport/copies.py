@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import tempfile
 import warnings
 
 from cypar.core._segment import Segment
@@ -29,6 +28,8 @@ _warned: set = set()
 
 def _unnamed_file():
     """Return a segment on disk that no name leads to."""
+    import tempfile  # slow to import, and hardly ever needed
+
     fd, path = tempfile.mkstemp(prefix="cypar-")
     os.close(fd)
     os.unlink(path)
@@ -47,15 +48,17 @@ class Copier:
     ----------
     temp_folder : str or None
         What the call was given.
+    named : bool
+        Whether to use named files if the user wants them.
     """
 
-    def __init__(self, temp_folder=None):
+    def __init__(self, temp_folder=None, named=True):
         self.call = next(_numbers)
         self.two_threads = cpu_count() > 1
         self.arenas = [arena, disk_arena]
         self.used = set()
         self.folder = self.folder_arena = None
-        folder = chosen_folder(temp_folder)
+        folder = chosen_folder(temp_folder) if named else None
         if folder is not None:
             self.folder = TempFolder(folder)
             self.folder_arena = Arena(self.folder.make_segment, max_bytes=1 << 62)

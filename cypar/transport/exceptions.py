@@ -93,6 +93,18 @@ def decode_exception(data):
     return built[0]
 
 
+def clear_frames(exc):
+    """Drop the variables of all frames that an exception and its chain refer to."""
+    for node, _ in _walk(exc)[0]:
+        step = node.__traceback__
+        while step is not None:
+            try:
+                step.tb_frame.clear()
+            except RuntimeError:
+                pass  # it still runs
+            step = step.tb_next
+
+
 # ---- the graph ---------------------------------------------------------------------
 
 

@@ -7,16 +7,14 @@
                     -> other buffers  -> large: a piece of a segment
                     -> the rest       -> the pickle itself
 
-A pickle holds a token where a piece belongs; the pieces are listed in a `Parcel` in the
-same order. A copy that is there already, of the same memory with the same content, is
-used again.
+The pieces are listed in a `Parcel` in the order in which the pickle wants them. A copy
+that is there already, of the same memory with the same content, is used again.
 
 Thread safety: used by the one thread that draws for a call. The arena is shared.
 """
 
 from __future__ import annotations
 
-from _pickle import PickleBuffer
 from _pickle import dumps as _c_dumps
 
 from cypar.core._plain import is_plain
@@ -34,14 +32,16 @@ from cypar.transport.pieces import (
     RAW_READ,
     SHARED,
 )
+from cypar.transport.reducing import Reducer
+from cypar.transport.sharing import Shared
 
-# Arrays that need not be mapped are sent so from here on.
+# Arrays that need not be mapped are sent by segment from here on.
 PLAIN_BYTES = 1 << 20
 # Other buffers from here on; below, a copy into the pickle costs less than mapping.
 RAW_BYTES = 256 << 10
 
 
-class CallMemory:
+class CallMemory(Reducer):
     """The large buffers of one call.
 
     Parameters
@@ -50,175 +50,125 @@ class CallMemory:
         Arrays with more bytes are mapped.
     mmap_mode : str or None
     temp_folder : str or None
+    named : bool
+        Whether to use named files if the user wants them.
     """
 
-    def __init__(self, max_nbytes, mmap_mode, temp_folder=None):
+    raw_bytes = RAW_BYTES
+
+    def __init__(self, max_nbytes, mmap_mode, temp_folder=None, named=True):
+        super().__init__()
         self.max_nbytes = None if mmap_mode is None else max_nbytes
         self.kind = KIND_OF_MODE.get(mmap_mode, PLAIN)
         if self.max_nbytes is None:
-            self.limit = PLAIN_BYTES
+            self.array_bytes = PLAIN_BYTES
         else:
-            self.limit = min(self.max_nbytes, PLAIN_BYTES)
-        self.copier = Copier(temp_folder)
+            self.array_bytes = min(self.max_nbytes, PLAIN_BYTES)
         self.parcel = None
-        self._token = None
+        self._temp_folder = temp_folder
+        self._named = named
+        self._copier = None
 
-    # ---- pickling --------------------------------------------------------------------
+    @property
+    def copier(self):
+        """Made for the first large buffer: most calls have none."""
+        if self._copier is None:
+            self._copier = Copier(self._temp_folder, self._named)
+        return self._copier
+
+    def close(self):
+        """End the call: named files go, and memory beyond what is kept for later."""
+        if self._copier is not None:
+            self._copier.close()
+            self._copier = None
+
+    # ---- pickling ----------------------------------------------------------------------
 
     def dumps(self, obj):
         """Pickle something; returns the bytes and a `Parcel`, or None for no pieces."""
-        if settings.plain_shortcut and is_plain(obj, self.limit, RAW_BYTES):
+        if settings.plain_shortcut and is_plain(obj, self.array_bytes, RAW_BYTES):
             return _c_dumps(obj, 5), None
         self.parcel = Parcel()
         try:
             data = serialize.dumps_with_memory(obj, self)
-            return data, self.parcel if len(self.parcel) else None
+            return data, self.parcel or None
         finally:
             self.parcel = self._token = None
 
     def dumps_task(self, args, kwargs):
         """Pickle the arguments of a task like `dumps`."""
-        if settings.plain_shortcut and is_plain((args, kwargs), self.limit, RAW_BYTES):
-            return _c_dumps((args, kwargs), 5), None
+        obj = (args, kwargs)
+        if settings.plain_shortcut and is_plain(obj, self.array_bytes, RAW_BYTES):
+            return _c_dumps(obj, 5), None
         return self.dumps((self.wrap(args), kwargs))
 
-    def wrap(self, args):
-        """Replace large bytes, which picklers would copy, in a tuple of arguments."""
-        kinds = (bytes, bytearray)
-        if not any(type(arg) in kinds and len(arg) >= RAW_BYTES for arg in args):
-            return args
-        wrapped = {}  # the same object twice must arrive as one
-        for arg in args:
-            if type(arg) in kinds and len(arg) >= RAW_BYTES:
-                wrapped.setdefault(id(arg), _LargeBytes(arg))
-        return tuple(wrapped.get(id(arg), arg) for arg in args)
+    # ---- what picklers ask, see Reducer -------------------------------------------------
 
     def restart(self):
-        """Forget all pieces: the pickler begins anew."""
         self.parcel.clear()
 
-    def take_buffer(self, buffer):
-        """Be the pickler's buffer_callback: true for a buffer that stays in."""
-        if buffer is self._token:
-            self._token = None
-            return False
-        raw = buffer.raw()
-        if raw.nbytes < RAW_BYTES or len(self.parcel) >= MAX_PIECES:
-            return True
-        self._add_raw(raw, memoryview(buffer).obj, RAW_READ if raw.readonly else RAW)
-        return False
-
-    def _piece_token(self):
-        """Return what the pickler puts where the piece just added belongs."""
-        # writable: for a read-only buffer, pickle would wrap the piece once more
-        self._token = PickleBuffer(bytearray(1))
-        return self._token
-
-    # ---- reducing, called by the picklers ----------------------------------------------
-
     def reduce(self, obj):
-        """Reduce an array or a buffer; NotImplemented leaves it to the pickler."""
-        kind = type(obj)
-        if kind is arrays.Plain:
-            return self._reduce_plain(obj.array)
-        if kind is _LargeBytes:
-            return self._reduce_bytes(obj)
-        if kind is memoryview:
-            return self._reduce_memoryview(obj)
-        numpy = arrays.loaded_numpy()
-        if numpy is None or not issubclass(kind, numpy.ndarray):
-            return NotImplemented
-        if kind is numpy.ndarray or kind is numpy.memmap:
-            return self._reduce_array(numpy, obj)
-        if obj.nbytes <= self.limit or obj.dtype.hasobject:
-            return NotImplemented
-        if issubclass(kind, numpy.ma.MaskedArray):
-            return arrays.reduce_masked(numpy, obj) or NotImplemented
-        if arrays.is_plain_subclass(numpy, kind):
-            plain = arrays.Plain(obj.view(numpy.ndarray))
-            return arrays.rebuild_subclass, (kind, plain)
-        return NotImplemented
+        if type(obj) is Shared:
+            return self._reduce_shared(obj)
+        return super().reduce(obj)
 
-    def _reduce_array(self, numpy, array):
+    def by_reference(self, array):
         backing = memmap.backing_of(array)
-        if backing is not None:
-            reduced = memmap.reduce_view(array, backing)
-            if reduced is not None:
-                return reduced
-        nbytes = array.nbytes
-        if nbytes <= self.limit or array.dtype.hasobject:
-            if type(array) is numpy.memmap:  # a memmap without a file makes no sense
-                return numpy.array(array, order="K").__reduce_ex__(5)
-            return NotImplemented
-        if self.max_nbytes is not None and nbytes > self.max_nbytes:
-            return self._reduce_to_piece(array, self.kind)
-        return self._reduce_to_piece(array, PLAIN)
+        return None if backing is None else memmap.reduce_view(array, backing)
 
-    def _reduce_plain(self, array):
-        if array.nbytes <= self.limit or array.dtype.hasobject:
-            return arrays.same, (array,)
-        return self._reduce_to_piece(array, PLAIN)
-
-    def _reduce_to_piece(self, array, kind):
+    def put_array(self, array, may_map):
         if len(self.parcel) >= MAX_PIECES:
             return array.__reduce_ex__(4)
+        kind = PLAIN
+        if may_map and self.max_nbytes is not None and array.nbytes > self.max_nbytes:
+            kind = self.kind
         layout = Layout(array)
         placed = self.copier.place_array(array, layout, kind == SHARED)
         if placed is None:
+            strides, offset = None, 0
             data = array.tobytes()
             self.parcel.add(kind | INLINE, data, 0, 0, len(data))
-            strides, offset = None, 0
         else:
-            segment, number, start = placed
-            self.parcel.add(kind, segment, number, start, layout.size)
-            segment.unpin()
             strides = None if array.flags.c_contiguous else layout.strides
             offset = layout.offset
-        return arrays.rebuild_array, (
-            self._piece_token(),
-            arrays.describe_dtype(array.dtype),
-            array.shape,
-            strides,
-            offset,
-        )
+            self._add(kind, placed, layout.size)
+        dtype = arrays.describe_dtype(array.dtype)
+        parts = (dtype, array.shape, strides, offset)
+        return arrays.rebuild_array, (self.token(), *parts)
 
-    def _reduce_bytes(self, wrapper):
-        data = wrapper.data
-        if type(data) is bytes:
-            self._add_raw(data, data, BYTES)
-            return arrays.same, (self._piece_token(),)
-        self._add_raw(data, data, RAW_READ)
-        return arrays.rebuild_bytearray, (self._piece_token(),)
+    def put_bytes(self, data):
+        if not self._put(BYTES, data, data):
+            return arrays.same, (data,)
+        return arrays.same, (self.token(),)
 
-    def _reduce_memoryview(self, view):
-        layout = (view.format, view.shape)
-        if not view.c_contiguous or view.nbytes < RAW_BYTES:
-            data = view.tobytes() if view.readonly else bytearray(view.tobytes())
-            return arrays.rebuild_memoryview, (data, layout)
-        self._add_raw(view, view.obj, RAW_READ if view.readonly else RAW)
-        return arrays.rebuild_memoryview, (self._piece_token(), layout)
+    def put_bytearray(self, data):
+        if not self._put(RAW_READ, data, data):
+            return bytearray, (bytes(data),)
+        return arrays.rebuild_bytearray, (self.token(),)
 
-    def _add_raw(self, buffer, root, kind):
+    def put_raw(self, buffer, owner):
+        return self._put(RAW_READ if buffer.readonly else RAW, buffer, owner)
+
+    def _put(self, kind, buffer, owner):
+        if len(self.parcel) >= MAX_PIECES:
+            return False
         address, size, _ = buffer_address(buffer)
-        placed = self.copier.place_buffer(root, address, size)
+        placed = self.copier.place_buffer(owner, address, size)
         if placed is None:
             self.parcel.add(kind | INLINE, bytes(buffer), 0, 0, size)
         else:
-            segment, number, start = placed
-            self.parcel.add(kind, segment, number, start, size)
-            segment.unpin()
+            self._add(kind, placed, size)
+        return True
 
-    # ---- the end -----------------------------------------------------------------------
+    def _add(self, kind, placed, size):
+        segment, number, offset = placed
+        self.parcel.add(kind, segment, number, offset, size)
+        segment.unpin()  # the parcel has pinned it
 
-    def close(self):
-        """End the call: named files go, and memory beyond what is kept for later."""
-        self.copier.close()
-
-
-class _LargeBytes:
-    """Stands for bytes or a bytearray, so that the pickler asks about them."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, data):
-        self.data = data
+    def _reduce_shared(self, shared):
+        if shared.captured is None:
+            # not in the user's folder: the copy outlives the call
+            own = CallMemory(self.max_nbytes, "r", named=False)
+            shared.captured = own.dumps(shared.obj)
+        self.parcel.shares.append(shared)
+        return shared.__reduce__()

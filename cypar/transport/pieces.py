@@ -28,6 +28,7 @@ SEGMENT = struct.Struct("<iQQ")
 TASK = struct.Struct("<IHHQ")
 MAX_PIECES = 60_000  # of one task; further buffers stay in its pickle
 DELTA = 1  # flag of a task: its bytes are those of another one but for a part
+PACKED = 2  # flag of a task: its function is in the pickle, not the one with that id
 # what such a task has: number of the other bytes, how many to take of their
 # beginning and of their end; what stands between follows
 PATCH = struct.Struct("<IQQ")

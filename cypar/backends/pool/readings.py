@@ -12,6 +12,7 @@ from _signal import SIGBUS, SIGILL, SIGKILL, SIGSEGV  # see spawn.py
 from cypar.backends.pool import frames
 from cypar.core import errors
 from cypar.core._batch import give, read_results
+from cypar.core._status_page import KIND_REFUSED
 
 
 class Reader:
@@ -56,10 +57,16 @@ class Reader:
     def take(self, worker, slot, position, kind, value, seconds):
         """Hand on one task that came over the socket."""
         batch = worker.batches[slot]
+        task = batch.tasks[position]
         index = batch.done(position, seconds)
         if batch.left == 0:
             worker.batches[slot] = None
             self.dispatcher.observe(batch)
+        if kind == KIND_REFUSED:
+            worker.outbox.inline = True
+            self.call.source.give_back([task])
+            return
+        task = None  # its arguments' memory is free
         give(self.call.outcomes, index, kind, value, self.decoded_error)
 
     def decoded_error(self, index, data):

@@ -21,6 +21,7 @@ import threading
 import time
 
 from cypar.backends.pool.backoff import Backoff
+from cypar.backends.pool.outbox import Outbox
 from cypar.backends.pool.spawn import Process
 from cypar.backends.pool.state import snapshot
 from cypar.core._helper_threads import is_shutting_down
@@ -49,6 +50,7 @@ class Worker:
         self.channel = self.process.channel
         self.page = self.process.page
         self.pid = self.process.pid
+        self.outbox = Outbox(self.channel, self.page)
         self.batches = [None, None]
         self.sequences = [0, 0]
         self.functions = {}
@@ -153,6 +155,7 @@ class Pool:
         for worker in workers:
             worker.process.reap()
             worker.process.close()
+            worker.outbox.drop()
 
     # ---- the pool as a whole -------------------------------------------------------
 

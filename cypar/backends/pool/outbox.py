@@ -1,0 +1,109 @@
+"""What one worker must get before it can read a message of tasks.
+
+Segments, shared objects and bytes that patches are made on are sent once; the outbox
+remembers what the worker has. It also keeps the worker's leases.
+
+Thread safety: the thread of the call that has the worker.
+"""
+
+from __future__ import annotations
+
+import os
+from _pickle import dumps as plain_dumps
+
+from cypar.backends.pool import frames
+from cypar.core._segment import Leases
+from cypar.transport import sharing
+from cypar.transport.deltas import MAX_BASES
+from cypar.transport.pieces import INLINE, PATCH, PIECE, SEGMENT, TASK
+
+
+class Outbox:
+    """Sends to one worker.
+
+    Attributes
+    ----------
+    leases : Leases
+    inline : bool
+        The worker cannot map segments: it gets the bytes themselves.
+    """
+
+    def __init__(self, channel, page):
+        self.channel = channel
+        self.leases = Leases(page)
+        self.inline = False
+        self.bases = [None] * MAX_BASES
+        self.next_base = 0
+        self.shares = set()  # numbers of the shared objects that the worker has
+        self.used = False  # the worker has something to let go of after the call
+
+    def put(self, parcel, pieces, tail):
+        """Append the pieces of a parcel to a message's table; returns how many."""
+        self.used = True
+        for shared in parcel.shares:
+            if shared.number not in self.shares:
+                self._send_shared(shared)
+        for kind, place, number, offset, size in parcel.pieces:
+            slot = 0
+            if not kind & INLINE:
+                slot = None if self.inline else self._lend(place)
+                if slot is None:
+                    kind |= INLINE
+                    place = place.read(offset, size)
+                    slot = number = offset = 0
+            if kind & INLINE:
+                tail.append(place)
+            pieces.append(PIECE.pack(kind, slot, number, offset, size))
+        return len(parcel.pieces)
+
+    def _lend(self, segment):
+        """Begin a lease; returns the segment's slot, or None if all are taken."""
+        lent = self.leases.lend(segment)
+        if lent is None:
+            return None
+        slot, is_news = lent
+        if is_news:
+            # on systems without /proc, segments have names
+            payload = SEGMENT.pack(segment.fd, segment.capacity, segment.inode)
+            if segment.path is not None:
+                payload += os.fsencode(segment.path)
+            self.channel.send(frames.SEGMENT, 0, 0, slot, 0.0, payload)
+        return slot
+
+    def _send_shared(self, shared):
+        data, parcel = shared.captured
+        pieces, tail = [], []
+        n_pieces = self.put(parcel, pieces, tail) if parcel is not None else 0
+        head = TASK.pack(0, n_pieces, 0, len(data))
+        parts = (b"".join([head, *pieces]), data, *tail)
+        self.channel.send(frames.SHARED, 0, 0, shared.number, 0.0, *parts)
+        self.shares.add(shared.number)
+
+    def patch(self, patch):
+        """Return a patch as bytes; sends what it is made on if the worker lacks it."""
+        self.used = True
+        if patch.base in self.bases:
+            slot = self.bases.index(patch.base)
+        else:
+            slot = self.next_base
+            self.next_base = (slot + 1) % MAX_BASES
+            self.bases[slot] = patch.base
+            self.channel.send(frames.BASE, 0, 0, slot, 0.0, patch.base.data)
+        return PATCH.pack(slot, patch.prefix, patch.suffix) + patch.middle
+
+    def end_call(self):
+        """Let the worker forget what only this call needed."""
+        if not self.used:
+            return
+        self.used = False
+        self.bases = [None] * MAX_BASES
+        live = {shared.number for shared in sharing.shared.values()}
+        dead = [number for number in self.shares if number not in live]
+        self.shares.difference_update(dead)
+        payload = plain_dumps((self.leases.take_closed(), dead), 5)
+        self.channel.send(frames.END, 0, 0, 0, 0.0, payload)
+
+    def drop(self):
+        """End all leases: the worker is gone."""
+        self.leases.drop()
+
