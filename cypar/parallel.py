@@ -214,6 +214,8 @@ class Parallel:
         except BaseException:
             call.stop("abort")
             raise
+        finally:
+            call.finish()
         error = call.outcomes.take_error()
         if error is not None:
             try:

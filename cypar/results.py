@@ -93,6 +93,8 @@ class _Pump:
             self.backend.run(self.call)
         except BaseException as exc:
             self.call.fail(exc)
+        finally:
+            self.call.finish()
 
 
 def serial_results(parallel, iterator):

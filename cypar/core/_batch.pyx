@@ -88,25 +88,29 @@ def read_results(StatusPage page, list batches, Outcomes outcomes, decode_error)
     cdef Py_ssize_t index
     cdef int kind, slot
     cdef object value
-    while begin < end:
-        record = record_at(page, begin)
-        begin += record_bytes(record.size)
-        kind = record.kind
-        if kind != SKIP:
-            slot = record.slot
-            batch = <Batch?>batches[slot]
-            index = batch.done(record.position, record.seconds)
-            if batch.left == 0:
-                batches[slot] = None
-                finished.append(batch)
-            value = decoded(kind, <char*>record + sizeof(Record), record.size)
-            # The record has been copied: the worker may use its room again.
-            port_store64(&page.page.log_begin[0], begin)
-            give(outcomes, index, kind, value, decode_error)
-        else:
-            port_store64(&page.page.log_begin[0], begin)
-        if begin >= end:
-            end = port_load64(&page.page.log_end[0])
+    outcomes.hold()
+    try:
+        while begin < end:
+            record = record_at(page, begin)
+            begin += record_bytes(record.size)
+            kind = record.kind
+            if kind != SKIP:
+                slot = record.slot
+                batch = <Batch?>batches[slot]
+                index = batch.done(record.position, record.seconds)
+                if batch.left == 0:
+                    batches[slot] = None
+                    finished.append(batch)
+                value = decoded(kind, <char*>record + sizeof(Record), record.size)
+                # The record has been copied: the worker may use its room again.
+                port_store64(&page.page.log_begin[0], begin)
+                give(outcomes, index, kind, value, decode_error)
+            else:
+                port_store64(&page.page.log_begin[0], begin)
+            if begin >= end:
+                end = port_load64(&page.page.log_end[0])
+    finally:
+        outcomes.let_go()
     return finished
 
 

@@ -48,6 +48,8 @@ cdef class Outcomes:
     cdef readonly bint done
     cdef public object hook           # progress, called after every outcome
     cdef object lock                  # makes outcome, hook and refill one step
+    cdef bint held                    # notify later: more outcomes follow at once
+    cdef bint missed                  # a notify was put off
     cdef uint32_t changes             # park word of waiting consumers and callers
     cdef int waiting                  # threads that wait on it
 
@@ -55,6 +57,8 @@ cdef class Outcomes:
     cdef bint store(self, Py_ssize_t index, object value, Py_ssize_t size) except -1
     cdef int settle(self) except -1
     cdef void notify(self) noexcept
+    cdef void hold(self) noexcept
+    cdef void let_go(self) noexcept
     cdef int delivered_one(self, Py_ssize_t size) except -1
     cdef int spin_change(self, uint32_t seen) except -1
     cdef int wait_change(self, uint32_t seen, int64_t timeout_ns) except -1
@@ -71,6 +75,7 @@ cdef class Call:
     cdef list members                 # Parkers of all worker threads in the call
     cdef Py_ssize_t n_jobs            # worker threads that may join
     cdef public Py_ssize_t joined            # worker threads asked to join so far
+    cdef readonly bint over           # the backend is through with the call
     cdef bint gate_open               # more than one worker thread may join
     cdef public object recruit        # () asks one more worker thread to join
     cdef public object task_context   # contextvars that tasks run in; copied per worker

@@ -331,7 +331,7 @@ cdef class Outcomes:
     cpdef put(self, Py_ssize_t index, object value, Py_ssize_t size=-1):
         """Give task ``index`` its result. Callable from any thread."""
         if self.hook is None:
-            if self.call.stop_state == ABORT or not self.store(index, value, size):
+            if self.call.over or not self.store(index, value, size):
                 self.dropped += 1
                 return
             self.finished += 1
@@ -341,7 +341,7 @@ cdef class Outcomes:
                 self.settle()
             return
         with self.lock:
-            if self.call.stop_state == ABORT or not self.store(index, value, size):
+            if self.call.over or not self.store(index, value, size):
                 self.dropped += 1
                 return
             self.finished += 1
@@ -411,7 +411,20 @@ cdef class Outcomes:
             self.call.wake()
         return 0
 
+    cdef void hold(self) noexcept:
+        """Put off waking the consumer until `let_go`: one wake for many results."""
+        self.held = True
+
+    cdef void let_go(self) noexcept:
+        self.held = False
+        if self.missed:
+            self.missed = False
+            self.notify()
+
     cdef void notify(self) noexcept:
+        if self.held:
+            self.missed = True
+            return
         port_add32(&self.changes, 1)
         if self.waiting:
             port_unpark(&self.changes, 1 << 30)
@@ -485,7 +498,7 @@ cdef class Outcomes:
             if entry is not None:
                 self.delivered_one(entry[2])
                 return entry[1]
-            if self.done or self.call.stop_state != RUNNING:
+            if self.done or self.call.over:
                 raise StopIteration
             self.wait_change(seen, -1)
 
@@ -549,12 +562,18 @@ cdef class Call:
         self.outcomes.errors.setdefault(self.source.drawn, exc)
         self.stop("abort")
 
+    def finish(self):
+        """Note that the backend is through: what comes later is dropped."""
+        self.over = True
+        self.outcomes.notify()
+
     def close(self):
         """Let go of what the call holds, once it is over.
 
         A call, its source and its outcomes refer to each other, so they live until
         the next garbage collection: they must keep nothing of the user's alive.
         """
+        self.over = True
         self.recruit = None
         self.explain = None
         self.task_context = None
@@ -588,7 +607,10 @@ cdef class Call:
         if self.sleeping:
             parker = self.sleeping.pop()
             parker.unpark()
-        elif self.gate_open and self.joined < self.n_jobs and self.recruit is not None:
+        elif (
+            self.recruit is not None
+            and self.joined < (self.n_jobs if self.gate_open else 1)
+        ):
             self.joined += 1
             self.recruit()
         return 0
@@ -607,9 +629,8 @@ cdef class Call:
             self.wake_one()
 
     def start_worker(self):
-        """Ask the first worker thread to join."""
-        self.joined = 1
-        self.recruit()
+        """Ask one worker thread to join, or to look for a task again."""
+        self.wake_one()
 
     def time_left(self, double timeout_s):
         """Seconds until the first running task is overdue, at most ``timeout_s``."""

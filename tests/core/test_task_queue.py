@@ -119,6 +119,9 @@ class Driver(RuleBasedStateMachine):
 
     @rule(k=st.integers(1, 6))
     def draw(self, k):
+        self.draw_some(k)
+
+    def draw_some(self, k):
         drawn = self.call.source.draw(k)
         expected = self.twin.draw(k)
         if drawn is END or drawn is LATER:
@@ -132,15 +135,14 @@ class Driver(RuleBasedStateMachine):
     @precondition(lambda self: self.running)
     @rule(data=st.data())
     def put(self, data):
-        index = data.draw(st.sampled_from(sorted(self.running)))
+        self.finish(data.draw(st.sampled_from(sorted(self.running))))
+
+    def finish(self, index):
         del self.running[index]
         self.call.outcomes.put(index, index * 10)
-        if self.twin.stopped:
-            self.twin.dropped += 1
-        else:
-            self.finished.append(index)
-            self.twin.finished += 1
-            self.twin.unread.append(index)
+        self.finished.append(index)
+        self.twin.finished += 1
+        self.twin.unread.append(index)
         self.agree()
 
     @precondition(lambda self: self.finished)
@@ -182,15 +184,19 @@ class Driver(RuleBasedStateMachine):
 
     @precondition(lambda self: self.twin.mode != LIST)
     @rule()
+    def read(self):
+        self.take()
+
     def take(self):
         index = self.twin.take()
         if index is not None:
             self.taken.append(index)
             assert self.call.outcomes.take() == index * 10
-        elif self.twin.stopped or self.call.outcomes.done:
+        elif self.call.outcomes.done:
             with pytest.raises(StopIteration):
                 self.call.outcomes.take()
         self.agree()
+        return index
 
     # ---- checks ---------------------------------------------------------------------
 
@@ -210,19 +216,15 @@ class Driver(RuleBasedStateMachine):
         if not hasattr(self, "call") or self.twin.stopped:
             return
         outcomes = self.call.outcomes
-        for _ in range(1000):
-            if outcomes.done:
-                break
+        n_left = 1
+        while n_left:
             for index in list(self.running):
-                outcomes.put(index, index * 10)
-                del self.running[index]
-            while self.twin.mode != LIST and outcomes.finished > outcomes.delivered:
-                self.taken.append(outcomes.take() // 10)
-            drawn = self.call.source.draw(3)
-            if drawn is not END and drawn is not LATER:
-                self.running.update(drawn)
-        while self.twin.mode != LIST and outcomes.finished > outcomes.delivered:
-            self.taken.append(outcomes.take() // 10)
+                self.finish(index)
+            while self.twin.mode != LIST and self.take() is not None:
+                pass
+            self.draw_some(3)
+            n_left = len(self.running)
+        assert outcomes.done
         everything = [*range(self.twin.n_tasks)]
         assert outcomes.finished == self.twin.n_tasks
         if self.twin.mode == LIST:
@@ -263,9 +265,7 @@ def test_many_threads_give_each_task_one_outcome(make_call, mode):
             for index, _ in tasks:
                 call.outcomes.put(index, index)
 
-    threads = [
-        threading.Thread(target=worker, args=(k + 1,)) for k in range(n_threads)
-    ]
+    threads = [threading.Thread(target=worker, args=(k + 1,)) for k in range(n_threads)]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     for thread in threads:

@@ -40,7 +40,7 @@ def next_result(call):
         return StopIteration
 
 
-# ---- results -------------------------------------------------------------------------
+# ---- results -------------------------------------------------------------------
 
 
 @given(
@@ -91,13 +91,15 @@ def test_done_and_produced_alternate(make_call):
     assert log == [line for step in steps for line in step]
 
 
-# ---- threads -------------------------------------------------------------------------
+# ---- threads -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_jobs", [2, 5])
 def test_n_jobs_tasks_run_at_once(make_call, n_jobs):
     barrier = threading.Barrier(n_jobs)
-    call = make_call([delayed(barrier.wait)() for _ in range(2 * n_jobs)], n_jobs=n_jobs)
+    call = make_call(
+        [delayed(barrier.wait)() for _ in range(2 * n_jobs)], n_jobs=n_jobs
+    )
     assert sorted(results_of(call)) == sorted([*range(n_jobs)] * 2)
 
 
@@ -179,7 +181,7 @@ def test_an_error_of_the_loop_itself_ends_the_call(make_call):
     assert isinstance(call.outcomes.first_error(), TypeError)
 
 
-# ---- errors of tasks -------------------------------------------------------------------
+# ---- errors of tasks -----------------------------------------------------------
 
 
 def fail(kind):
@@ -231,7 +233,7 @@ def test_a_draining_call_starts_nothing_more(make_call):
     assert call.outcomes.completed() == {0: None}
 
 
-# ---- nested calls and contexts ----------------------------------------------------------
+# ---- nested calls and contexts -------------------------------------------------
 
 
 def test_only_tasks_run_in_a_worker_thread(make_call):
@@ -288,7 +290,7 @@ def test_each_worker_has_a_context_of_its_own(make_call):
     assert results_of(make_call([delayed(swap)(i) for i in range(2)])) == [0, 1]
 
 
-# ---- the time of tasks -------------------------------------------------------------------
+# ---- the time of tasks ---------------------------------------------------------
 
 
 @pytest.fixture
@@ -339,7 +341,7 @@ def test_no_time_is_taken_without_a_limit(make_call):
     assert overdue == [None]
 
 
-# ---- run_serial ----------------------------------------------------------------------
+# ---- run_serial ----------------------------------------------------------------
 
 
 @given(st.lists(st.integers()))

@@ -136,11 +136,7 @@ class Dispatcher:
                 if n == 0:
                     return best
         # another worker is better than a second batch in flight
-        if len(self.workers) < self.options.n_jobs and (
-            self.call.source.pending or not self.call.source.ended
-        ):
-            if not self.has_task():
-                return None
+        if len(self.workers) < self.options.n_jobs and self.has_task():
             added = self.add_worker()
             if added is not None:
                 return added
