@@ -44,7 +44,7 @@ class ProcessBackend(Backend):
         state = snapshot()
         options = call.options
         memory = CallMemory(options.max_nbytes, options.mmap_mode, options.temp_folder)
-        call.source.capture = Capture(_functions(state), memory, _explain)
+        call.source.capture = Capture(_functions(state), None, _explain, memory)
         Dispatcher(call, pool, _call_state(options, state), _table, memory).run()
 
 

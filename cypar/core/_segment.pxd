@@ -41,7 +41,6 @@ cdef class Leases:
     cdef dict slots                    # serial -> slot
     cdef list segments                 # by slot: Segment or None
     cdef list sent                     # by slot: leases given out
-    cdef list capacities               # by slot: as the worker knows it
     cdef list closed                   # slots whose segment is no more
     cdef Py_ssize_t oldest             # where to look for a slot to use again
 

@@ -330,14 +330,10 @@ cdef class Leases:
         self.slots = {}
         self.segments = []
         self.sent = []
-        self.capacities = []
         self.closed = []
 
     def lend(self, Segment segment):
-        """Note one lease: (slot, whether the worker must be told about the segment).
-
-        None when every slot is in use.
-        """
+        """Note one lease; returns the segment's slot, or None if all are taken."""
         slot = self.slots.get(segment.serial)
         if slot is None:
             slot = self.free_slot()
@@ -346,18 +342,13 @@ cdef class Leases:
             if slot == len(self.segments):
                 self.segments.append(None)
                 self.sent.append(0)
-                self.capacities.append(0)
             self.page.reset_released(slot)
             self.segments[slot] = segment
             self.sent[slot] = 0
-            self.capacities[slot] = 0
             self.slots[segment.serial] = slot
             segment.holders.append(self)
         self.sent[slot] = (self.sent[slot] + 1) & 0xFFFFFFFF
-        if self.capacities[slot] == segment.capacity:
-            return slot, False
-        self.capacities[slot] = segment.capacity
-        return slot, True
+        return slot
 
     cdef bint is_live(self, Py_ssize_t slot):
         return self.page.released(slot) != self.sent[slot]

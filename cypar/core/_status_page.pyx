@@ -27,7 +27,7 @@ from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, mun
 from posix.unistd cimport close, ftruncate
 
 from cypar.core._port cimport (
-    port_cas64, port_die_with_pipe, port_fence, port_load32, port_load64,
+    port_add32, port_cas64, port_die_with_pipe, port_fence, port_load32, port_load64,
     port_memory_fd, port_monotonic_ns, port_process_fd, port_read_umask,
     port_spin_step, port_store32, port_store64,
 )
@@ -186,7 +186,7 @@ cdef class StatusPage:
 
     def release(self, Py_ssize_t slot, uint32_t n):
         """Count ``n`` leases of ``slot`` that have ended."""
-        port_store32(&self.released_counts[slot], self.released_counts[slot] + n)
+        port_add32(&self.released_counts[slot], n)
 
     def collections_asked(self):
         """Number of times the parent has asked for a collection."""

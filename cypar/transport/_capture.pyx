@@ -19,12 +19,14 @@ from cypar.core._watch cimport Watch
 
 from cypar.transport import settings, sharing
 from cypar.transport.deltas import MIN_BYTES, Deltas, Patch
+from cypar.transport.functions import PackedRef
 from cypar.transport.memory import RAW_BYTES
 from cypar.transport.pieces import DELTA, PACKED, TASK
 
 cdef object _pack_task = TASK.pack
 cdef dict _settings = vars(settings)
 cdef object _Patch = Patch
+cdef object _PackedRef = PackedRef
 cdef dict _shared = sharing.shared  # id -> Shared; mostly empty
 cdef Py_ssize_t _MIN_DELTA = MIN_BYTES
 cdef Py_ssize_t _RAW_BYTES = RAW_BYTES
@@ -36,21 +38,24 @@ cdef class Capture:
     Parameters
     ----------
     table : FunctionTable
-    memory : CallMemory
-        Pickles, large buffers aside.
+    dumps : callable
+        object -> bytes; not used with `memory`.
     explain : callable
         (index, function, args, kwargs, error) -> the exception to raise.
+    memory : CallMemory, optional
+        Pickles instead, large buffers aside.
     """
 
-    cdef object table, memory, explain, deltas
+    cdef object table, dumps, explain, memory, deltas
     # The last function, and what holds while it has not changed: most calls have one.
     cdef object function, reference, generation
     cdef Watch watch
 
-    def __init__(self, table, memory, explain):
+    def __init__(self, table, dumps, explain, memory=None):
         self.table = table
-        self.memory = memory
+        self.dumps = dumps
         self.explain = explain
+        self.memory = memory
 
     def __call__(self, Py_ssize_t index, tuple task):
         cdef tuple args = <tuple>task[1]
@@ -58,28 +63,32 @@ cdef class Capture:
         cdef object function = task[0]
         try:
             reference = self.encode(function)
-            if _shared:
-                args, kwargs = sharing.replace(args, kwargs)
-            if reference.packed:
-                data, parcel = self.memory.dumps(
-                    (function, self.memory.wrap(args), kwargs)
-                )
-            elif len(kwargs) == 0 and is_immutable(args, _RAW_BYTES):
-                return (reference, args)
-            else:
-                data, parcel = self.memory.dumps_task(args, kwargs)
-            if len(data) >= _MIN_DELTA:
-                data = self.reduced(data)
-            return (reference, data) if parcel is None else (reference, data, parcel)
+            if self.memory is None:
+                if len(kwargs) == 0 and is_immutable(args):
+                    return (reference, args)
+                return (reference, self.dumps((args, kwargs)))
+            return self.with_memory(reference, function, args, kwargs)
         except Exception as exc:
             error = exc
         raise self.explain(index, function, args, kwargs, error) from error
 
-    cdef object reduced(self, bytes data):
-        """What of ``data`` was not in a task before."""
-        if self.deltas is None:
-            self.deltas = Deltas()
-        return self.deltas.encode(data)
+    cdef tuple with_memory(self, reference, function, tuple args, dict kwargs):
+        """Capture a task whose large buffers go to shared memory."""
+        if _shared:
+            args, kwargs = sharing.replace(args, kwargs)
+        if reference.packed:
+            data, parcel = self.memory.dumps(
+                (function, self.memory.wrap(args), kwargs)
+            )
+        elif len(kwargs) == 0 and is_immutable(args, _RAW_BYTES):
+            return (reference, args)
+        else:
+            data, parcel = self.memory.dumps_task(args, kwargs)
+        if len(data) >= _MIN_DELTA and self.memory.makes_patches:
+            if self.deltas is None:
+                self.deltas = Deltas()
+            data = self.deltas.encode(data)
+        return (reference, data) if parcel is None else (reference, data, parcel)
 
     cdef object encode(self, object function):
         if (
@@ -90,7 +99,10 @@ cdef class Capture:
         ):
             return self.reference
         self.watch = None
-        self.reference = self.table.encode(function, self.memory)
+        if self.memory is None:
+            self.reference = self.table.encode(function)
+        else:
+            self.reference = self.table.encode(function, self.memory)
         self.watch = self.table.watch_of(function, self.reference)
         self.function = function
         self.generation = _settings["generation"]
@@ -117,7 +129,7 @@ def columns_of(list tasks):
     return columns
 
 
-def table_of(list tasks, function_id, outbox):
+def table_of(list tasks, function_id, outbox=None):
     """The parts of a TASKS message.
 
     A table of the tasks, a table of the pieces of all of them, then the pickles, then
@@ -128,8 +140,9 @@ def table_of(list tasks, function_id, outbox):
     tasks : list of (index, captured task)
     function_id : callable
         reference -> number that the worker knows the function by.
-    outbox : Outbox
+    outbox : Outbox, optional
         Sends what the message refers to: segments, bytes that patches are made on.
+        Not needed for tasks that were captured without a memory.
     """
     cdef list head = [], pieces = [], parts = [], tail = []
     cdef tuple entry, captured
@@ -148,7 +161,7 @@ def table_of(list tasks, function_id, outbox):
         if len(captured) == 3:
             n_pieces = outbox.put(captured[2], pieces, tail)
         number = 0
-        if reference.packed:
+        if type(reference) is _PackedRef:
             flags |= PACKED
             reference = reference.guard
         if reference is not None:

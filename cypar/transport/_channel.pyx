@@ -1,8 +1,7 @@
 """Framed messages over a stream socket between the parent and one worker.
 
 A frame is a header of 24 bytes (type, slot, flags, a number, a time and the size of
-the payload) and the payload. Large buffers may follow: the frame's type is then marked,
-and the payload begins with a table of their sizes. Each of them is received into memory
+the payload) and the payload. Large buffers may follow: the size is then marked, and the payload begins with a table of their sizes. Each of them is received into memory
 of its own, with no copy in between. The parent's side never blocks: what the socket does
 not take is queued, and the parent always reads, so two sides that send large data
 at the same time cannot deadlock. The worker's side blocks.
@@ -47,7 +46,7 @@ cdef struct BufferEntry:
     uint64_t kind
     uint64_t size
 
-cdef uint8_t WITH_BUFFERS = 0x80  # in a header's type
+cdef uint64_t WITH_BUFFERS = <uint64_t>1 << 63  # in a header's size
 cdef size_t BUFFER_BYTES = 1 << 16
 # A payload up to this size is joined with its header: one system call, one copy.
 cdef Py_ssize_t JOIN_BYTES = 1 << 14
@@ -82,6 +81,7 @@ cdef class Channel:
     cdef object payload             # of that frame, once it is complete
     cdef list targets               # memory for the large parts; the first is filled
     cdef list buffers               # of the frame, complete
+    cdef bint head_is_large         # the first target tells which others follow
     cdef Py_ssize_t filled          # bytes of the first target that have arrived
     cdef public object allocate     # size -> writable buffer; None for a bytearray
     cdef object outgoing            # deque of [data, offset] that wait for room
@@ -121,7 +121,7 @@ cdef class Channel:
         BrokenPipeError
             When the other side is gone.
         """
-        self.send_parts(<uint8_t>type, slot, flags, number, seconds, parts)
+        self.send_parts(type, slot, flags, number, seconds, parts, 0)
 
     def send_buffers(self, int type, int slot, int flags, number, double seconds,
                      data, list buffers):
@@ -137,14 +137,12 @@ cdef class Channel:
             entry.size = len(buffer)
             table.append(PyBytes_FromStringAndSize(<char*>&entry, sizeof(BufferEntry)))
         head = b"".join(table)
-        self.send_parts(
-            type | WITH_BUFFERS, slot, flags, number, seconds, (head, data)
-        )
+        self.send_parts(type, slot, flags, number, seconds, (head, data), WITH_BUFFERS)
         for _, buffer in buffers:
             self.write(buffer)
 
     cdef int send_parts(self, int type, int slot, int flags, number, double seconds,
-                        tuple parts) except -1:
+                        tuple parts, uint64_t mark) except -1:
         cdef Header header
         cdef Py_ssize_t size = 0
         for part in parts:
@@ -154,7 +152,7 @@ cdef class Channel:
         header.flags = <uint16_t>flags
         header.number = <uint32_t>number
         header.seconds = seconds
-        header.size = <uint64_t>size
+        header.size = <uint64_t>size | mark
         head = PyBytes_FromStringAndSize(<char*>&header, sizeof(Header))
         if size <= JOIN_BYTES:
             self.write(b"".join((head, *parts)) if size else head)
@@ -231,8 +229,7 @@ cdef class Channel:
         cdef size_t available = self.end - self.begin
         if not self.targets and available >= sizeof(Header):
             memcpy(&header, self.buffer + self.begin, sizeof(Header))
-            if (header.size <= available - sizeof(Header)
-                    and not header.type & WITH_BUFFERS):
+            if header.size <= available - sizeof(Header):
                 return self.receive()
         return None
 
@@ -248,6 +245,7 @@ cdef class Channel:
         """
         cdef Header header
         cdef Py_ssize_t available
+        cdef uint64_t mark
         while True:
             if self.targets:
                 if not self.fill_targets():
@@ -256,13 +254,15 @@ cdef class Channel:
             available = self.end - self.begin
             if available >= <Py_ssize_t>sizeof(Header):
                 memcpy(&header, self.buffer + self.begin, sizeof(Header))
+                mark = header.size & WITH_BUFFERS
+                header.size ^= mark
                 if header.size <= available - sizeof(Header):
                     self.begin += sizeof(Header)
                     payload = PyBytes_FromStringAndSize(
                         self.buffer + self.begin, header.size
                     )
                     self.begin += header.size
-                    if header.type & WITH_BUFFERS:
+                    if mark:
                         self.header = header
                         self.expect_buffers(payload)
                         continue
@@ -270,7 +270,7 @@ cdef class Channel:
                 if header.size + sizeof(Header) > BUFFER_BYTES:
                     self.begin += sizeof(Header)
                     self.header = header
-                    self.payload = None
+                    self.head_is_large = mark != 0
                     self.expect(PyByteArray_FromStringAndSize(NULL, header.size))
                     continue
             if not self.fill():
@@ -283,12 +283,11 @@ cdef class Channel:
         )
 
     cdef object large_frame(self):
-        """The frame whose last part has arrived; its type unmarked."""
+        """The frame whose last part has arrived."""
         if self.payload is None:
             payload = self.buffers[0]
         else:
             payload = (self.payload, self.buffers)
-        self.header.type &= ~WITH_BUFFERS
         self.buffers = []
         self.payload = None
         return self.frame(self.header, payload)
@@ -336,9 +335,9 @@ cdef class Channel:
                 return False
             self.buffers.append(self.targets.pop(0))
             self.filled = 0
-            if self.payload is None and self.header.type & WITH_BUFFERS:
-                payload = self.buffers.pop()
-                self.expect_buffers(payload)
+            if self.head_is_large:
+                self.head_is_large = False
+                self.expect_buffers(self.buffers.pop())
         return True
 
     cdef bint fill_target(self, char* data, Py_ssize_t size) except -1:
@@ -353,6 +352,9 @@ cdef class Channel:
         while self.filled < size:
             with nogil:  # GIL OUT: may wait, and copies much
                 n = port_recv(fd, data + self.filled, size - self.filled, waits)
+            if n == -EINTR:
+                PyErr_CheckSignals()
+                continue
             if not self.received(n):
                 return False
             self.filled += n

@@ -52,11 +52,15 @@ class CallMemory(Reducer):
     temp_folder : str or None
     named : bool
         Whether to use named files if the user wants them.
+    makes_patches : bool
+        Whether equal parts of large pickles are sent once. Not where it is open which
+        worker gets a task.
     """
 
     raw_bytes = RAW_BYTES
 
-    def __init__(self, max_nbytes, mmap_mode, temp_folder=None, named=True):
+    def __init__(self, max_nbytes, mmap_mode, temp_folder=None, named=True,
+                 makes_patches=True):
         super().__init__()
         self.max_nbytes = None if mmap_mode is None else max_nbytes
         self.kind = KIND_OF_MODE.get(mmap_mode, PLAIN)
@@ -64,6 +68,7 @@ class CallMemory(Reducer):
             self.array_bytes = PLAIN_BYTES
         else:
             self.array_bytes = min(self.max_nbytes, PLAIN_BYTES)
+        self.makes_patches = makes_patches
         self.parcel = None
         self._temp_folder = temp_folder
         self._named = named

@@ -12,7 +12,6 @@ import os
 from _pickle import dumps as plain_dumps
 
 from cypar.backends.pool import frames
-from cypar.core._segment import Leases
 from cypar.transport import sharing
 from cypar.transport.deltas import MAX_BASES
 from cypar.transport.pieces import INLINE, PATCH, PIECE, SEGMENT, TASK
@@ -21,17 +20,23 @@ from cypar.transport.pieces import INLINE, PATCH, PIECE, SEGMENT, TASK
 class Outbox:
     """Sends to one worker.
 
+    Parameters
+    ----------
+    send : callable
+        (type of frame, number, *payload)
+    leases : Leases
+
     Attributes
     ----------
-    leases : Leases
     inline : bool
         The worker cannot map segments: it gets the bytes themselves.
     """
 
-    def __init__(self, channel, page):
-        self.channel = channel
-        self.leases = Leases(page)
+    def __init__(self, send, leases):
+        self.send = send
+        self.leases = leases
         self.inline = False
+        self.segments = {}  # slot -> (serial, capacity) that the worker knows
         self.bases = [None] * MAX_BASES
         self.next_base = 0
         self.shares = set()  # numbers of the shared objects that the worker has
@@ -58,16 +63,15 @@ class Outbox:
 
     def _lend(self, segment):
         """Begin a lease; returns the segment's slot, or None if all are taken."""
-        lent = self.leases.lend(segment)
-        if lent is None:
-            return None
-        slot, is_news = lent
-        if is_news:
+        slot = self.leases.lend(segment)
+        known = (segment.serial, segment.capacity)
+        if slot is not None and self.segments.get(slot) != known:
+            self.segments[slot] = known
             # on systems without /proc, segments have names
             payload = SEGMENT.pack(segment.fd, segment.capacity, segment.inode)
             if segment.path is not None:
                 payload += os.fsencode(segment.path)
-            self.channel.send(frames.SEGMENT, 0, 0, slot, 0.0, payload)
+            self.send(frames.SEGMENT, slot, payload)
         return slot
 
     def _send_shared(self, shared):
@@ -76,7 +80,7 @@ class Outbox:
         n_pieces = self.put(parcel, pieces, tail) if parcel is not None else 0
         head = TASK.pack(0, n_pieces, 0, len(data))
         parts = (b"".join([head, *pieces]), data, *tail)
-        self.channel.send(frames.SHARED, 0, 0, shared.number, 0.0, *parts)
+        self.send(frames.SHARED, shared.number, *parts)
         self.shares.add(shared.number)
 
     def patch(self, patch):
@@ -88,7 +92,7 @@ class Outbox:
             slot = self.next_base
             self.next_base = (slot + 1) % MAX_BASES
             self.bases[slot] = patch.base
-            self.channel.send(frames.BASE, 0, 0, slot, 0.0, patch.base.data)
+            self.send(frames.BASE, slot, patch.base.data)
         return PATCH.pack(slot, patch.prefix, patch.suffix) + patch.middle
 
     def end_call(self):
@@ -100,8 +104,10 @@ class Outbox:
         live = {shared.number for shared in sharing.shared.values()}
         dead = [number for number in self.shares if number not in live]
         self.shares.difference_update(dead)
-        payload = plain_dumps((self.leases.take_closed(), dead), 5)
-        self.channel.send(frames.END, 0, 0, 0, 0.0, payload)
+        closed = self.leases.take_closed()
+        for slot in closed:
+            self.segments.pop(slot, None)
+        self.send(frames.END, 0, plain_dumps((closed, dead), 5))
 
     def drop(self):
         """End all leases: the worker is gone."""

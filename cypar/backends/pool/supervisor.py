@@ -25,6 +25,7 @@ from cypar.backends.pool.outbox import Outbox
 from cypar.backends.pool.spawn import Process
 from cypar.backends.pool.state import snapshot
 from cypar.core._helper_threads import is_shutting_down
+from cypar.core._segment import Leases
 from cypar.core.cpu import cpu_count
 
 START_TIMEOUT_S = 60.0  # a worker that is not ready by then is given up
@@ -50,7 +51,7 @@ class Worker:
         self.channel = self.process.channel
         self.page = self.process.page
         self.pid = self.process.pid
-        self.outbox = Outbox(self.channel, self.page)
+        self.outbox = Outbox(self.send_number, Leases(self.page))
         self.batches = [None, None]
         self.sequences = [0, 0]
         self.functions = {}
@@ -59,6 +60,10 @@ class Worker:
         self.last_function = 0
         self.ready = False
         self.start_deadline = time.monotonic() + START_TIMEOUT_S
+
+    def send_number(self, kind, number, *payload):
+        """Send a frame that says no more than a number and its payload."""
+        self.channel.send(kind, 0, 0, number, 0.0, *payload)
 
     @property
     def n_batches(self):
