@@ -20,7 +20,7 @@ import warnings
 
 from cypar.backends.base import Backend
 from cypar.backends.multiprocessing_calls import Dispatcher
-from cypar.backends.multiprocessing_pool import WorkerPool
+from cypar.backends.multiprocessing_pool import start
 from cypar.backends.processes import THREAD_VARIABLES
 from cypar.core._helper_threads import is_shutting_down
 from cypar.core.cpu import cpu_count, effective_n_jobs
@@ -81,7 +81,7 @@ class MultiprocessingBackend(Backend):
         try:
             pool = block.take(arguments) if block is not None else None
             if pool is None:
-                pool = WorkerPool(*arguments)
+                pool = start(*arguments)
                 if block is not None:
                     block.pool, block.arguments = pool, arguments
         except BaseException:

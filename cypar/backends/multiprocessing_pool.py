@@ -57,44 +57,48 @@ class Ticket:
 
 
 class WorkerPool:
-    """The Pool of one call, or of the calls of one with-block.
+    """The Pool of one call, or of the calls of one with-block; made by `start`.
 
     Parameters
     ----------
     context : multiprocessing context
     n_jobs : int
-    level, n_threads, variables
-        For `multiprocessing_worker.initialize`.
     """
 
-    def __init__(self, context, n_jobs, level, n_threads, variables):
+    def __init__(self, context, n_jobs):
         self.completed = deque()  # (ticket, answer of the batch or exception)
         self.ready = set()  # pids of workers that have started
         self.on_ticket = {}  # pid -> number of the ticket it works on
         self.dead = []  # pids of workers that ended by themselves
-        self.over = False
         self.exitcodes = {}  # by pid, once all are dead
+        self.over = False
+        self.n_jobs = n_jobs
+        self.tickets = []
+        self.poll = select.poll()
+        self._context = stock.SealedContext(context, n_jobs)
+        self._package = type(context).__module__.rpartition(".")[0]
+        self._pool = None
+        self._connections = []  # the parent's ends of pipes
+        self._by_fd = {}  # what is watched -> pid
+        self._pidfds = []
         self.wake_fd = self._wake_write = -1
         self._wake_lock = threading.RLock()  # a signal handler may wake, too
-        self._pidfds = []
-        package = type(context).__module__.rpartition(".")[0] or "multiprocessing"
+
+    def start(self, level, n_threads, variables):
+        """Start the workers; arguments as of `multiprocessing_worker.initialize`."""
         # The second batch of a worker hides the time of dispatch.
-        n_tickets = 2 * n_jobs if n_jobs <= 100 else n_jobs
+        n_tickets = 2 * self.n_jobs if self.n_jobs <= 100 else self.n_jobs
         pages = [StatusPage() for _ in range(n_tickets)]
         self.tickets = [Ticket(number, page) for number, page in enumerate(pages)]
-        self._notes, notes = context.Pipe(duplex=False)
-        life, self._life = context.Pipe(duplex=False)
-        shared = Shared(
-            pages, notes, life, (self._notes, self._life), package + ".reduction"
-        )
-        arguments = (shared, level, n_threads, variables, serialize.export_settings())
-        self._context = stock.SealedContext(context, n_jobs)
+        self._notes, notes = self._context.Pipe(duplex=False)
+        life, end_of_life = self._context.Pipe(duplex=False)
+        self._connections += (self._notes, end_of_life)
+        reduction = self._package + ".reduction"
+        shared = Shared(pages, notes, life, tuple(self._connections), reduction)
         try:
-            self._pool = self._make_pool(package + ".pool", n_jobs, arguments)
-        except BaseException:
-            self._notes.close()
-            self._life.close()
-            raise
+            self._make_pool(
+                (shared, level, n_threads, variables, serialize.export_settings())
+            )
         finally:
             shared.parents = ()
             notes.close()
@@ -102,21 +106,25 @@ class WorkerPool:
             for page in pages:
                 page.close_fd()
         self._watch()
-        _live.add(self)
 
-    def _make_pool(self, module, n_jobs, arguments):
-        make = importlib.import_module(module).Pool
-        is_fork = self._context.get_start_method() == "fork"
-        blocked = is_fork and threading.current_thread() is threading.main_thread()
-        if blocked:  # until the forked workers have a handler of their own
+    def _make_pool(self, arguments):
+        make = importlib.import_module(self._package + ".pool").Pool
+        method = self._context.get_start_method()
+        # No Ctrl-C until the workers have a handler of their own. A fork server would
+        # keep the mask for all its children.
+        blocked = method != "forkserver" and hasattr(signal, "pthread_sigmask")
+        if blocked:
             old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        warning = stock.no_fork_warning if method == "fork" else contextlib.nullcontext
         try:
-            with stock.no_fork_warning() if is_fork else contextlib.nullcontext():
-                return make(n_jobs, worker.initialize, arguments, context=self._context)
+            with warning():
+                self._pool = make(
+                    self.n_jobs, worker.initialize, arguments, context=self._context
+                )
         except OSError as error:
             raise errors.PoolStartError(
-                f"cannot start {n_jobs} worker processes: {error}. Use fewer n_jobs, "
-                "or raise the limits on processes and open files"
+                f"cannot start {self.n_jobs} worker processes: {error}. Use fewer "
+                "n_jobs, or raise the limits on processes and open files"
             ) from error
         finally:
             if blocked:
@@ -124,13 +132,11 @@ class WorkerPool:
 
     def _watch(self):
         """Get ready to wait for notes, for wake-ups and for the end of processes."""
-        self.poll = select.poll()
         self.wake_fd, self._wake_write = os.pipe()
         for fd in (self.wake_fd, self._wake_write, self._notes.fileno()):
             os.set_blocking(fd, False)
         self.poll.register(self.wake_fd, select.POLLIN)
         self.poll.register(self._notes.fileno(), select.POLLIN)
-        self._by_fd = {}  # -> pid
         for process in self._context.processes:
             # A sentinel is a pipe, which a process that a task has forked holds open.
             fd = process_fd(process.pid)
@@ -234,41 +240,37 @@ class WorkerPool:
             return
         self.over = True
         _live.discard(self)
-        for process in self._context.processes:
+        started = [process for process in self._context.processes if process.pid]
+        for process in started:
             _kill(process)
-        self.exitcodes = {
-            process.pid: _exitcode(process) for process in self._context.processes
-        }
-        self.read_notes()
-        self._take_apart()
-
-    def _take_apart(self):
-        stock.dismantle(self._pool, self._context.taken_apart)
-        self._life.close()
-        self._notes.close()
-        for process in self._context.processes:
+        self.exitcodes = {process.pid: _exitcode(process) for process in started}
+        if self._pool is not None:
+            self.read_notes()
+            stock.dismantle(self._pool, self._context.taken_apart)
+            self._pool = None
+        for process in started:
             try:
                 process.close()
             except ValueError:  # it cannot be killed: in the kernel for now
                 continue
-        for fd in self._pidfds:
-            os.close(fd)
+        self._close_descriptors()
+
+    def _close_descriptors(self):
+        for connection in self._connections:
+            connection.close()
         with self._wake_lock:
-            os.close(self.wake_fd)
-            os.close(self._wake_write)
+            for fd in (self.wake_fd, self._wake_write, *self._pidfds):
+                if fd >= 0:
+                    os.close(fd)
             self.wake_fd = self._wake_write = -1
-        self._pool = None
+        self._pidfds = []
 
     def forget(self):
         """In a forked child: let go of the parent's pool without touching it."""
         self.over = True
+        self._wake_lock = threading.RLock()  # the parent may hold the old one
         stock.forget(self._pool)
-        self._life.close()
-        self._notes.close()
-        for fd in (self.wake_fd, self._wake_write, *self._pidfds):
-            os.close(fd)
-        self.wake_fd = self._wake_write = -1
-        self._pidfds = []
+        self._close_descriptors()
 
 
 def _kill(process):
@@ -293,6 +295,22 @@ def _exitcode(process):
 # ---- all pools of this process -----------------------------------------------------
 
 _live = set()
+# Workers of one pool must not inherit the pipes of another that is half made, and
+# filters of warnings are not per thread.
+_starting = threading.RLock()
+
+
+def start(context, n_jobs, level, n_threads, variables):
+    """Return a new `WorkerPool` with running workers."""
+    with _starting:
+        pool = WorkerPool(context, n_jobs)
+        try:
+            pool.start(level, n_threads, variables)
+        except BaseException:
+            pool.kill()
+            raise
+        _live.add(pool)
+    return pool
 
 
 def _kill_all():
@@ -305,9 +323,11 @@ def _forget_all():
 
     Otherwise the child would hold open pipes whose end must be seen in the parent.
     """
+    global _starting
     for pool in list(_live):
         pool.forget()
     _live.clear()
+    _starting = threading.RLock()  # the parent may hold the old one
 
 
 atexit.register(_kill_all)

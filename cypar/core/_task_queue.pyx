@@ -310,6 +310,8 @@ cdef class Outcomes:
         if index in self.errors:
             return False
         if self.mode == LIST:
+            if index >= len(self.results):  # the results were taken: it comes late
+                return False
             if (<object>self.results[index]) is not _UNSET:
                 return False
             self.results[index] = value
@@ -353,7 +355,7 @@ cdef class Outcomes:
     def put_error(self, Py_ssize_t index, exc):
         """Give task ``index`` an error; it stops the call. From any thread."""
         with self.lock:
-            if index in self.errors or not self._open_still(index):
+            if self.call.over or index in self.errors or not self._open_still(index):
                 self.dropped += 1
                 return
             self.errors[index] = exc
@@ -612,7 +614,13 @@ cdef class Call:
             and self.joined < (self.n_jobs if self.gate_open else 1)
         ):
             self.joined += 1
-            self.recruit()
+            try:
+                self.recruit()
+            except RuntimeError:  # no thread can be started, as at the end
+                self.joined -= 1
+                if self.joined == 0:
+                    raise
+                self.recruit = None  # the call goes on with the workers it has
         return 0
 
     def open_gate(self):

@@ -394,7 +394,4 @@ cdef class Channel:
             return True
         if n == -EAGAIN:
             return False
-        if n == -EINTR:
-            PyErr_CheckSignals()
-            return False
         raise EOFError("the other side of the channel is gone")

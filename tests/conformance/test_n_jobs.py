@@ -88,9 +88,10 @@ def test_s10_minus_one_means_all_cpus(parallel_engine):
 @pytest.mark.parametrize("n_jobs", [-1, -2, -3, -1000, 1, 7])
 def test_s11_negative_values_count_from_the_cpus(name, n_jobs):
     expected = n_jobs if n_jobs > 0 else max(1, cpu_count() + 1 + n_jobs)
-    assert Parallel(n_jobs=n_jobs, backend=name)._backend.effective_n_jobs(
-        n_jobs
-    ) == expected
+    assert (
+        Parallel(n_jobs=n_jobs, backend=name)._backend.effective_n_jobs(n_jobs)
+        == expected
+    )
 
 
 @pytest.mark.parametrize("n_jobs", [2, 3])

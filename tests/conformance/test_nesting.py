@@ -39,9 +39,10 @@ def test_p07_named_backend_is_taken_inside_too(name):
     def inner():
         return Parallel(n_jobs=2, backend=name)(delayed(abs)(-j) for j in range(3))
 
-    assert Parallel(n_jobs=2, backend=name)(delayed(inner)() for _ in range(3)) == [
-        [0, 1, 2]
-    ] * 3
+    assert (
+        Parallel(n_jobs=2, backend=name)(delayed(inner)() for _ in range(3))
+        == [[0, 1, 2]] * 3
+    )
 
 
 @pytest.mark.slow

@@ -21,7 +21,9 @@ def test_s01_results_in_the_order_of_the_input(engine, n_jobs):
 
 
 def test_s01_many_tasks(engine):
-    assert engine.parallel()(delayed(abs)(-i) for i in range(3_000)) == list(range(3000))
+    assert engine.parallel()(delayed(abs)(-i) for i in range(3_000)) == list(
+        range(3000)
+    )
 
 
 def test_s02_delayed_gives_the_plain_tuple():

@@ -46,7 +46,8 @@ def test_s30_first_line_names_the_backend(parallel_engine, capsys):
     parallel_engine.parallel(verbose=1)([delayed(abs)(1)])
     first = capsys.readouterr().err.splitlines()[0]
     assert re.fullmatch(
-        r"\[Parallel\(n_jobs=2\)\]: Using backend \w+ with 2 concurrent workers\.", first
+        r"\[Parallel\(n_jobs=2\)\]: Using backend \w+ with 2 concurrent workers\.",
+        first,
     )
 
 
@@ -60,7 +61,8 @@ def test_s31_format_of_lines(parallel_engine, capsys):
     assert re.fullmatch(label + r"Done   1 tasks      \| " + elapsed, err[0])
     assert re.fullmatch(label + r"Done   2 tasks      \| " + elapsed, err[1])
     assert re.fullmatch(
-        label + r"Done   4 out of   4 \| " + elapsed + r" remaining:  +\d+\.\ds", err[-2]
+        label + r"Done   4 out of   4 \| " + elapsed + r" remaining:  +\d+\.\ds",
+        err[-2],
     )
     assert re.fullmatch(
         label + r"Done   4 out of   4 \| " + elapsed + " finished", err[-1]
@@ -99,7 +101,7 @@ def test_s32_one_job_prints_the_same_format(capsys):
 def test_s33_s41_producer_and_consumer(parallel_engine, capsys, batch_size):
     def producer():
         for i in range(6):
-            print("Produced %s" % i)
+            print(f"Produced {i}")
             yield i
 
     out = parallel_engine.parallel(

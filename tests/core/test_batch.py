@@ -1,10 +1,13 @@
 """core/_batch: what the parent remembers of a batch that it has sent."""
 
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cypar.core._batch import Batch, read_results
+from cypar.core._task_queue import ORDERED
 
 
 def batch_of(n):
@@ -138,6 +141,23 @@ def test_results_of_a_batch_in_progress_are_read(page, worker, outcomes):
     assert left == [3, 2, 1]
     assert batches[0] is batch
     assert read_results(page, batches, outcomes, None) == [batch]
+
+
+def test_a_waiting_consumer_gets_all_results(page, worker, started):
+    outcomes = started(3, ORDERED).outcomes
+    taken = []
+
+    def consume():
+        for _ in range(3):
+            taken.append(outcomes.take())
+
+    thread = threading.Thread(target=consume)
+    thread.start()
+    run(page, worker, 1, ["a", "b", "c"])
+    batches = [Batch([(i, None) for i in range(3)]), None]
+    read_results(page, batches, outcomes, None)
+    thread.join()
+    assert taken == ["a", "b", "c"]
 
 
 def test_errors_are_decoded_with_their_index(page, worker, outcomes):

@@ -203,6 +203,31 @@ def test_a_caller_that_works_counts_as_one(make_call):
     assert len(recruited) == 1
 
 
+def test_a_call_goes_on_with_the_workers_it_has(make_call):
+    call = make_call(tasks_of(10), n_jobs=3)
+
+    def recruit():
+        if call.joined == 2:
+            raise RuntimeError("can't start new thread")
+
+    call.recruit = recruit
+    call.start_worker()
+    call.open_gate()
+    for _ in range(3):
+        call.start_worker()
+    assert call.joined == 1
+
+
+def test_a_call_that_gets_no_worker_fails(make_call):
+    def recruit():
+        raise RuntimeError("can't start new thread")
+
+    call = make_call(tasks_of(10))
+    call.recruit = recruit
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        call.start_worker()
+
+
 @pytest.fixture
 def parked_worker(make_call, until):
     """Yield a call, and a thread that works on it and has parked.

@@ -73,7 +73,7 @@ def test_results_are_those_of_a_list_comprehension(make_call, values, mode, **op
 )
 def test_arguments_arrive(make_call, task, expected):
     assert results_of(make_call([task] * 3)) == [expected] * 3
-    assert run_serial([task] * 3, None) == [expected] * 3
+    assert run_serial([task] * 3, [], None) == [expected] * 3
 
 
 def test_done_and_produced_alternate(make_call):
@@ -111,9 +111,11 @@ def test_no_more_than_n_jobs_tasks_run_at_once(make_call):
     assert call.joined <= 2
 
 
-def test_one_task_takes_one_worker(make_call):
+def test_one_task_takes_one_worker(make_call, until):
     call = make_call([delayed(abs)(-1)], n_jobs=8)
-    results_of(call)
+    call.open_gate()
+    start(call)
+    until(lambda: call.outcomes.done)
     assert call.joined == 1
 
 
@@ -346,18 +348,28 @@ def test_no_time_is_taken_without_a_limit(make_call):
 
 @given(st.lists(st.integers()))
 def test_the_serial_loop_is_a_list_comprehension(values):
-    assert run_serial((delayed(abs)(x) for x in values), None) == [*map(abs, values)]
+    calls = (delayed(abs)(x) for x in values)
+    assert run_serial(calls, [], None) == [*map(abs, values)]
 
 
 def test_the_serial_loop_calls_the_hook_after_each_task():
     log = []
     tasks = (delayed(log.append)(f"task {i}") for i in range(2))
-    run_serial(tasks, lambda: log.append("hook"))
+    run_serial(tasks, [], lambda: log.append("hook"))
     assert log == ["task 0", "hook", "task 1", "hook"]
 
 
+def test_the_serial_loop_shows_its_results_as_they_come():
+    results = ["before"]
+    seen = []
+    tasks = (delayed(lambda i: (seen.append(len(results)), i)[1])(i) for i in range(3))
+    assert run_serial(tasks, results, None) is results
+    assert results == ["before", 0, 1, 2]
+    assert seen == [1, 2, 3]
+
+
 def test_the_serial_loop_takes_other_sequences_as_tasks():
-    assert run_serial([[abs, [-1], ()]], None) == [1]
+    assert run_serial([[abs, [-1], ()]], [], None) == [1]
 
 
 @pytest.mark.parametrize(
@@ -371,4 +383,4 @@ def test_the_serial_loop_takes_other_sequences_as_tasks():
 )
 def test_the_serial_loop_raises_at_once(tasks, kind):
     with pytest.raises(kind):
-        run_serial(iter(tasks), None)
+        run_serial(iter(tasks), [], None)

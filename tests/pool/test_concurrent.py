@@ -18,9 +18,7 @@ def in_threads(*functions):
         except BaseException as error:
             errors.append(error)
 
-    threads = [
-        threading.Thread(target=run, args=item) for item in enumerate(functions)
-    ]
+    threads = [threading.Thread(target=run, args=item) for item in enumerate(functions)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,5 +1,6 @@
 """A worker that dies costs one task: the error names it, all else goes on."""
 
+import contextlib
 import ctypes
 import os
 import pickle
@@ -122,12 +123,8 @@ def test_no_task_runs_twice_when_killed_from_outside(two_workers, signals):
                 os.kill(min(two_workers), signal.SIGKILL)
             yield delayed(task)(i)
 
-    try:
-        out = Parallel(n_jobs=2)(tasks())
-    except WorkerCrash as error:
-        assert error.exitcode == -signal.SIGKILL
-    else:  # it died between two tasks
-        assert out == list(range(1_000))
+    with contextlib.suppress(WorkerCrash):  # unless it died between two tasks
+        assert Parallel(n_jobs=2)(tasks()) == list(range(1_000))
     ran = signals.notes("run")
     assert len(ran) == len(set(ran))
 

@@ -49,7 +49,11 @@ def ends_well(run_python, ended, tmp_path):
 
 @pytest.mark.parametrize("backend", ["processes", "threading"])
 def test_live_pool(ends_well, backend):
-    ends_well(f"pids({backend!r})\n" if backend == "processes" else "half_read('threading').close()\n")
+    ends_well(
+        f"pids({backend!r})\n"
+        if backend == "processes"
+        else "half_read('threading').close()\n"
+    )
 
 
 @pytest.mark.parametrize("backend", ["processes", "threading"])
@@ -112,8 +116,34 @@ def test_call_in_another_thread_at_the_end(ends_well):
     )
 
 
+@pytest.mark.parametrize("return_as", ["list", "generator"])
+@pytest.mark.parametrize("backend", ["processes", "threading"])
+def test_call_that_is_under_way_when_the_main_thread_ends(
+    ends_well, backend, return_as
+):
+    """The interpreter waits for such a thread: its call must not fail meanwhile."""
+    out = ends_well(
+        "def tasks():\n"
+        "    started.set()\n"
+        "    while threading.main_thread().is_alive():\n"
+        "        time.sleep(0.001)\n"
+        "    for i in range(8):\n"
+        "        yield delayed(pow)(i, 2)\n"
+        "def run():\n"
+        f"    parallel = Parallel(n_jobs=2, backend={backend!r},\n"
+        f"                        return_as={return_as!r})\n"
+        "    print('late', list(parallel(tasks())))\n"
+        "started = threading.Event()\n"
+        "threading.Thread(target=run).start()\n"
+        "started.wait(10)\n"
+    )
+    assert "late [0, 1, 4, 9, 16, 25, 36, 49]" in out
+
+
 def test_program_that_leaves_with_sys_exit_inside_a_block(ends_well):
-    ends_well("with Parallel(n_jobs=2) as p:\n    p([delayed(abs)(1)])\n    sys.exit()\n")
+    ends_well(
+        "with Parallel(n_jobs=2) as p:\n    p([delayed(abs)(1)])\n    sys.exit()\n"
+    )
 
 
 def test_workers_threads_hold_nothing_up(ends_well):
@@ -128,7 +158,9 @@ def test_workers_threads_hold_nothing_up(ends_well):
 
 def test_error_at_the_end_of_the_program_is_the_only_one(run_python, tmp_path):
     script = tmp_path / "program.py"
-    script.write_text(START + "pids()\ngenerator = half_read()\nraise KeyError('mine')\n")
+    script.write_text(
+        START + "pids()\ngenerator = half_read()\nraise KeyError('mine')\n"
+    )
     done = run_python(script, returncode=1)
     assert done.stderr.count("Traceback") == 1
     assert done.stderr.rstrip().endswith("KeyError: 'mine'")
@@ -154,7 +186,8 @@ def test_idle_pool_and_parked_threads_use_no_cpu(run_script):
             return os.getpid()
 
         pids = set(Parallel(n_jobs=2)(delayed(task)() for _ in range(4)))
-        Parallel(n_jobs=2, prefer="threads")(delayed(time.sleep)(0.01) for _ in range(4))
+        threads = Parallel(n_jobs=2, prefer="threads")
+        threads(delayed(time.sleep)(0.01) for _ in range(4))
         time.sleep(0.2)
         before = used()
         time.sleep(2)

@@ -1,8 +1,11 @@
 """Functions of `__main__` in all its forms; a clean interpreter in each worker."""
 
 import sys
+from pathlib import Path
 
 import pytest
+
+import cypar
 
 pytestmark = pytest.mark.slow
 
@@ -41,24 +44,24 @@ def check(done):
     assert done.stderr == ""
 
 
-def test_script_without_a_guard(run_script):
+def test_s18_script_without_a_guard(run_script):
     check(run_script(PROGRAM))
 
 
-def test_standard_input(run_python):
+def test_s19_standard_input(run_python):
     check(run_python("-", input=PROGRAM))
 
 
-def test_command_line(run_python):
+def test_s19_command_line(run_python):
     check(run_python("-c", PROGRAM))
 
 
-def test_module(run_python, tmp_path):
+def test_s19_module(run_python, tmp_path):
     (tmp_path / "as_module.py").write_text(PROGRAM)
     check(run_python("-m", "as_module"))
 
 
-def test_package(run_python, tmp_path):
+def test_s19_package(run_python, tmp_path):
     package = tmp_path / "as_package"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -75,7 +78,7 @@ def test_package(run_python, tmp_path):
     assert done.stderr == ""
 
 
-def test_module_beside_the_script(run_script, tmp_path):
+def test_s18_module_beside_the_script(run_script, tmp_path):
     (tmp_path / "neighbour.py").write_text("def shift(x):\n    return x + 10\n")
     done = run_script(
         """
@@ -148,12 +151,9 @@ def test_flags_are_handed_on(run_python, flags, expression, expected):
 
 
 def test_isolated_mode(run_python):
-    if "site-packages" not in __import__("cypar").__file__:
-        path = str(__import__("pathlib").Path(__file__).parents[2])
-    else:
-        path = ""
+    path = str(Path(cypar.__file__).parents[1])
     code = (
-        f"import sys\nif {path!r}: sys.path.append({path!r})\n"
+        f"import sys\nsys.path.append({path!r})\n"
         "from cypar import Parallel, delayed\n"
         "def task(): return sys.flags.isolated\n"
         "print(Parallel(n_jobs=2)(delayed(task)() for _ in range(2)))\n"

@@ -21,7 +21,7 @@ import json, os, sys, time, threading
 from cypar import Parallel, delayed
 
 def say(**what):
-    print(json.dumps(what), flush=True)
+    os.write(1, json.dumps(what).encode() + b"\\n")
 """
 
 
@@ -139,7 +139,8 @@ def test_fork_with_a_live_pool(run_script):
         if child == 0:
             mine = pids()
             assert mine and not mine & before, (mine, before)
-            assert Parallel(n_jobs=2, prefer="threads")([delayed(abs)(-1)] * 9) == [1] * 9
+            threads = Parallel(n_jobs=2, prefer="threads")
+            assert threads([delayed(abs)(-1)] * 9) == [1] * 9
             raise SystemExit(0)
         after = pids()
         assert after <= before | pids()
@@ -207,12 +208,15 @@ def test_multiprocessing_process_inside_and_outside(run_script):
 
 @pytest.mark.parametrize("return_as", ["list", "generator", "generator_unordered"])
 @pytest.mark.parametrize("backend", ["processes", "threading"])
-def test_interrupt(program, backend, return_as):
+def test_s68_interrupt(program, backend, return_as):
     """KeyboardInterrupt in the parent, soon; the next call works."""
     work = "time.sleep(60)" if backend == "processes" else "event.wait(60)"
     child = program(
         f"""
+        import warnings
         event = threading.Event() if {backend!r} == "threading" else None
+        # The signal may come between two reads: the generator is then just dropped.
+        warnings.simplefilter("ignore")
 
         def task():
             say(started=os.getpid())
@@ -240,7 +244,7 @@ def test_interrupt(program, backend, return_as):
     assert (status, out, err) == (0, "", "")
 
 
-def test_interrupt_in_a_serial_loop(program):
+def test_s68_interrupt_in_a_serial_loop(program):
     child = program(
         """
         def task():
@@ -259,7 +263,7 @@ def test_interrupt_in_a_serial_loop(program):
     assert child.end() == (0, "", "")
 
 
-def test_interrupt_of_the_whole_group(program):
+def test_p55_interrupt_of_the_whole_group(program):
     """As a terminal does it: the workers get the signal too and do not mind."""
     child = program(
         """
@@ -283,7 +287,7 @@ def test_interrupt_of_the_whole_group(program):
     assert child.end() == (0, "", "")
 
 
-def test_interrupt_of_an_unguarded_program_is_silent_in_workers(program):
+def test_p55_interrupt_of_an_unguarded_program_is_silent_in_workers(program):
     """The only traceback is the parent's own."""
     child = program(
         """
@@ -306,7 +310,7 @@ def test_interrupt_of_an_unguarded_program_is_silent_in_workers(program):
 # ---- in this process -----------------------------------------------------------------
 
 
-def test_signal_handler_that_raises(two_workers, signals):
+def test_s68_signal_handler_that_raises(two_workers, signals):
     """Any exception of a handler ends the call; both workers are usable again."""
 
     def handler(signum, frame):

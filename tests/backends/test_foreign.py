@@ -1,0 +1,1 @@
+"""Backends written for the reference interface or for joblib (being written)."""
