@@ -39,6 +39,8 @@ def _unnamed_file():
 
 
 disk_arena = Arena(_unnamed_file, max_bytes=1 << 62)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=disk_arena.abandon)
 
 
 class Copier:

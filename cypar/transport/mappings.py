@@ -150,9 +150,11 @@ class Mappings:
     def learn(self, slot, payload):
         """Take note of a segment that later tasks will name by its slot."""
         fd, capacity, inode = SEGMENT.unpack_from(payload)
-        path = bytes(payload[SEGMENT.size :]).decode("utf-8", "surrogateescape")
+        path = os.fsdecode(bytes(payload[SEGMENT.size :]))
         old = self.slots.get(slot)
         if old is not None:
+            if (old.inode, old.capacity) == (inode, capacity):
+                return  # told again
             self._forget(old)
         name = path if fd < 0 else f"/proc/{self.parent_pid}/fd/{fd}"
         self.slots[slot] = _Segment(slot, name, path or name, capacity, inode)
@@ -258,12 +260,11 @@ class Mappings:
             gc.collect()
             self.sweep()
 
-    def drop_bytes(self, keep=()):
-        """Let go of bytes objects, but for those of some slots."""
-        for segment in list(self.with_bytes):
-            if segment.slot not in keep:
-                segment.bytes.clear()
-                self.with_bytes.discard(segment)
+    def drop_bytes(self):
+        """Let go of the bytes objects that were kept for further tasks."""
+        for segment in self.with_bytes:
+            segment.bytes.clear()
+        self.with_bytes.clear()
 
     def close_slots(self, slots):
         """Unmap segments that the parent has no more."""

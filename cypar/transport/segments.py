@@ -19,6 +19,7 @@ Thread safety: GIL. A segment is pinned before anything can take the GIL away.
 from __future__ import annotations
 
 import errno
+import os
 
 from cypar.core._buffer_registry import Registry
 from cypar.core._segment import Segment
@@ -248,6 +249,12 @@ class Arena:
         for segment in list(self.segments):
             self._close(segment)
 
+    def abandon(self):
+        """In a forked child: forget the parent's segments without touching them."""
+        self.registry = Registry()
+        self.segments = []
+        self.slab = None
+
 
 def _size(segment):
     return segment.allocated
@@ -255,3 +262,5 @@ def _size(segment):
 
 # One for the process: memory without names.
 arena = Arena()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=arena.abandon)
