@@ -22,7 +22,7 @@ from cypar.transport import serialize
 from cypar.transport._channel import AS_BYTES
 from cypar.transport.functions import ModuleChanged, decode
 from cypar.transport.inbox import Inbox, Store
-from cypar.transport.mappings import CannotAttachError, Mappings
+from cypar.transport.mappings import Mappings
 from cypar.transport.returns import Returns
 from cypar.transport.sharing import keep_shared
 
@@ -244,11 +244,7 @@ def _limit_threads(n_threads, variables):
 
 
 def _encode_error(exc, function, args, kwargs):
-    if type(exc) is CannotAttachError:
-        return None
     # needed only after a failure, and slow to import
-    from cypar.transport.exceptions import clear_frames, encode_exception
+    from cypar.transport.failures import encode_failure
 
-    data = encode_exception(exc, function, args, kwargs)
-    clear_frames(exc)  # their variables keep arguments, and thereby segments
-    return data
+    return encode_failure(exc, function, args, kwargs)

@@ -59,6 +59,23 @@ def reduce_masked(numpy, array):
     return rebuild_masked, (type(array), array._baseclass, data, mask, *rest)
 
 
+def flat_bytes(array):
+    """Return an array's bytes in one piece and the order, 'C' or 'F', they are in.
+
+    Nothing is copied if the array is contiguous in either order.
+    """
+    order = "C"
+    if not array.flags.c_contiguous:
+        if not array.flags.f_contiguous:
+            array = array.copy(order="K")
+        if array.flags.f_contiguous:
+            order = "F"
+        elif not array.flags.c_contiguous:  # axes in another order
+            array = array.copy(order="C")
+    flat = (array.T if order == "F" else array).reshape(-1)
+    return memoryview(flat.view("u1")), order
+
+
 # ---- called by pickle.loads --------------------------------------------------------
 
 
@@ -96,6 +113,22 @@ def rebuild_masked(cls, baseclass, data, mask, fill_value, hardmask):
     array._fill_value = fill_value
     array._hardmask = hardmask
     return array
+
+
+def rebuild_stored(stored, dtype, shape, order, may_map):
+    """Make an array on bytes of a file, np.memmap if the file was mapped."""
+    import numpy as np  # the first array of this process
+
+    mapped = stored.mapped
+    if mapped is None or not may_map:
+        return np.ndarray(shape, dtype, stored.buffer, stored.start, order=order)
+    strides = None
+    if order == "F":
+        strides = np.ndarray(shape, dtype, stored.buffer, stored.start, order="F").strides
+    mode = MODES[mapped.kind]
+    return as_memmap(
+        np, stored.buffer, stored.start, mapped, mode, dtype, shape, strides
+    )
 
 
 def rebuild_memoryview(piece, layout):

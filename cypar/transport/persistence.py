@@ -20,7 +20,7 @@ from _pickle import Unpickler
 from io import BytesIO
 from zlib import crc32
 
-from cypar.core.errors import CyparError, CyparWarning
+from cypar.core.errors import BadFileError, CyparWarning
 from cypar.transport import arrays, compression, serialize
 from cypar.transport.joblib_files import load_joblib
 from cypar.transport.memmap import MappedFile, map_fd
@@ -30,13 +30,10 @@ from cypar.transport.reducing import Reducer
 MAGIC = b"cypar dump 1\r\n\x1a\n"
 END_MAGIC = b"end cypar dump\r\n"
 ALIGNMENT = 64  # bytes: the longest vector registers, and any dtype
-_ENTRY = struct.Struct("<QQ")  # offset, bytes
+_ARRAY, _RAW = 0, 1  # kinds of buffers
+_ENTRY = struct.Struct("<QQQ")  # kind, offset, bytes
 _TRAILER = struct.Struct("<QQQI16s")
 _RAW_BYTES = 4096  # buffers of other kinds that are written like arrays
-
-
-class BadFileError(CyparError, ValueError):
-    """A file is no dump, or only a part of one."""
 
 
 def dump(value, filename, compress=0, protocol=None):
@@ -122,8 +119,8 @@ def load(filename, mmap_mode=None):
         file.seek(0)
         if head == MAGIC:
             return _load_own(file, path, mmap_mode)
-        if head.startswith(MAGIC[:10]):
-            raise BadFileError(f"{path!r} is no complete dump: it has {len(head)} bytes")
+        if head and MAGIC.startswith(head):
+            raise _cut_off(path, len(head))
         method = compression.method_of(head)
         if method is not None and mmap_mode is not None:
             warnings.warn(
@@ -208,9 +205,9 @@ class _Writer(Reducer):
         self.file.write(data)
         self.position += memoryview(data).nbytes
 
-    def _put_aligned(self, data):
+    def _put_aligned(self, kind, data):
         self._put(b"\0" * (-self.position % ALIGNMENT))
-        self.table.append((self.position, data.nbytes))
+        self.table.append((kind, self.position, data.nbytes))
         self._put(data)
 
     def restart(self):
@@ -221,13 +218,13 @@ class _Writer(Reducer):
 
     def put_array(self, array, may_map):
         flat, order = arrays.flat_bytes(array)
-        self._put_aligned(flat)
+        self._put_aligned(_ARRAY, flat)
         dtype = arrays.describe_dtype(array.dtype)
         parts = (dtype, array.shape, order, may_map)
         return arrays.rebuild_stored, (self.token(), *parts)
 
     def put_raw(self, buffer, owner):
-        self._put_aligned(memoryview(buffer).cast("B"))
+        self._put_aligned(_RAW, memoryview(buffer).cast("B"))
         return True
 
 
@@ -238,17 +235,19 @@ def _load_own(file, path, mmap_mode):
     size = os.fstat(file.fileno()).st_size
     table, data = _read_end(file, size, path)
     if mmap_mode is None or not table:
-        buffers = []
-        for offset, n in table:
-            file.seek(offset)
-            buffers.append(_Stored(_read_into_memory(file, n, path)))
+        buffers = _read_buffers(file, table, path)
     else:
         kind = KIND_OF_MODE[mmap_mode]
         mode = "rb" if kind == READ or mmap_mode == "c" else "r+b"
         with open(path, mode, buffering=0) as again:
             buffer = map_fd(again.fileno(), kind, 0, size)
         mapped = MappedFile(kind, buffer, 0, os.path.abspath(path))
-        buffers = [_Stored(buffer, offset, n, mapped) for offset, n in table]
+        buffers = [
+            memoryview(buffer)[offset : offset + n]
+            if what == _RAW
+            else _Stored(buffer, offset, mapped)
+            for what, offset, n in table
+        ]
     return Unpickler(BytesIO(data), buffers=buffers).load()
 
 
@@ -265,7 +264,7 @@ def _read_end(file, size, path):
     if crc32(data) != checksum:
         raise BadFileError(f"{path!r} is damaged: the checksum of its pickle is wrong")
     table = list(_ENTRY.iter_unpack(file.read(n * _ENTRY.size)))
-    if any(offset + n_bytes > begin for offset, n_bytes in table):
+    if any(offset + n_bytes > begin for _, offset, n_bytes in table):
         raise BadFileError(f"{path!r} is damaged: an array lies outside of it")
     return table, data
 
@@ -275,6 +274,15 @@ def _cut_off(path, size):
         f"{path!r} was cut off: it has {size} bytes, but not the end that a complete "
         "dump has. Was the disk full, or is it still being written?"
     )
+
+
+def _read_buffers(file, table, path):
+    buffers = []
+    for kind, offset, n in table:
+        file.seek(offset)
+        memory = _read_into_memory(file, n, path)
+        buffers.append(memory if kind == _RAW else _Stored(memory))
+    return buffers
 
 
 def _read_into_memory(file, n, path):
@@ -293,10 +301,11 @@ def _read_into_memory(file, n, path):
 class _Stored:
     """The bytes of one array of a file, in memory or mapped."""
 
-    def __init__(self, buffer, start=0, n=None, mapped=None):
+    __slots__ = ("buffer", "mapped", "start")
+
+    def __init__(self, buffer, start=0, mapped=None):
         self.buffer = buffer
         self.start = start
-        self.n = len(buffer) if n is None else n
         self.mapped = mapped
 
 
@@ -323,8 +332,5 @@ def _load_stream(file, name):
     if not data.startswith(MAGIC):
         return load_joblib(inner, name, None)
     table, pickled = _read_end(inner, len(data), name)
-    buffers = []
-    for offset, n in table:
-        inner.seek(offset)
-        buffers.append(_Stored(_read_into_memory(inner, n, name)))
+    buffers = _read_buffers(inner, table, name)
     return Unpickler(BytesIO(pickled), buffers=buffers).load()

@@ -65,16 +65,8 @@ class Returns(Reducer):
         return memmap.reduce_view(array, backing)
 
     def put_array(self, array, may_map):
-        order = "C"
-        if not array.flags.c_contiguous:
-            if not array.flags.f_contiguous:
-                array = array.copy(order="K")
-            if array.flags.f_contiguous:
-                order = "F"
-            elif not array.flags.c_contiguous:
-                array = array.copy(order="C")
-        flat = (array.T if order == "F" else array).reshape(-1)
-        self.buffers.append((AS_MEMORY, memoryview(flat.view("u1"))))
+        flat, order = arrays.flat_bytes(array)
+        self.buffers.append((AS_MEMORY, flat))
         dtype = arrays.describe_dtype(array.dtype)
         return arrays.rebuild_result, (self.token(), dtype, array.shape, order)
 

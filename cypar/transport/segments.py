@@ -249,6 +249,10 @@ class Arena:
         for segment in list(self.segments):
             self._close(segment)
 
+    def descriptors(self):
+        """Return the descriptors of all segments, for leak checks."""
+        return {segment.fd for segment in self.segments}
+
     def abandon(self):
         """In a forked child: forget the parent's segments without touching them."""
         self.registry = Registry()

@@ -31,6 +31,7 @@ __all__ = [
     "PicklingError",
     "dumps",
     "dumps_anything",
+    "dumps_by_name",
     "dumps_result",
     "dumps_result_with_memory",
     "dumps_with_memory",
@@ -100,6 +101,15 @@ def dumps_with_memory(obj, memory):
         that the pickling begins anew.
     """
     return _dump(obj, memory.take_buffer, memory=memory)
+
+
+def dumps_by_name(obj, memory):
+    """Pickle like the standard library: functions and classes by name."""
+    sink = BytesIO()
+    pickler = _ReducersPickler(sink, 5, buffer_callback=memory.take_buffer)
+    pickler.memory = memory
+    pickler.dump(obj)
+    return sink.getvalue()
 
 
 def dumps_result_with_memory(obj, memory):
