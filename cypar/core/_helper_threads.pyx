@@ -29,7 +29,7 @@ from libc.stdint cimport int64_t, uint32_t
 from cypar.core._port cimport port_load32, port_park, port_store32, port_unpark
 from cypar.core._seats cimport (
     CALLED, MAX_SEATS, RETIRED, Seat, What, claim_waiting, count_seats, deliver, forks,
-    give_up_seat, open_seat, serve, take_free_seat,
+    give_up_seat, open_seat, serve, sit, take_free_seat,
 )
 
 from cypar.core._seats import forget_threads
@@ -90,6 +90,8 @@ cdef class Helper(Parker):
         cdef object job
         cdef What what
         cdef uint32_t forked = forks()
+        if self.seat != NULL:
+            sit(self.seat)
         while True:
             job, self.job = self.job, None
             if job is not None:

@@ -87,18 +87,18 @@ static inline void port_spin_step(void) {
         port_pause();
     sched_yield();
 }
-/* The same, but it ends at once when *word differs from expected. */
+/* The same without giving the processor away, and it ends at once when *word differs
+ * from expected. */
 static inline void port_spin_on(const uint32_t *word, uint32_t expected) {
-    for (int i = 0; i < 16; i++) {
-        if (port_load32(word) != expected)
-            return;
+    for (int i = 0; i < 16 && port_load32(word) == expected; i++)
         port_pause();
-    }
-    sched_yield();
 }
 
 /* ---- the current thread ------------------------------------------------------ */
 
+static inline uint64_t port_thread_id(void) {
+    return (uint64_t)(uintptr_t)pthread_self();
+}
 /* One pointer per thread, and one set of them per extension module. */
 static __thread void *port_thread_pointer;
 static inline void *port_get_here(void) {
@@ -108,6 +108,9 @@ static inline void port_set_here(void *pointer) {
     port_thread_pointer = pointer;
 }
 /* Code that may be called with or without the GIL lets go of it and takes it back. */
+static inline int port_attached(void) {
+    return PyGILState_Check();
+}
 static inline void *port_detach(void) {
     return PyGILState_Check() ? PyEval_SaveThread() : NULL;
 }

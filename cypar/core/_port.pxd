@@ -21,9 +21,11 @@ cdef extern from "_port.h" nogil:
     void port_spin_step() noexcept
     void port_spin_on(const uint32_t* word, uint32_t expected) noexcept
 
+    uint64_t port_thread_id() noexcept
     # one pointer per thread and extension module
     void* port_get_here() noexcept
     void port_set_here(void* pointer) noexcept
+    bint port_attached() noexcept
     # NULL if the caller did not hold the GIL; attach gives back what detach took
     void* port_detach() noexcept
     void port_attach(void* state) noexcept

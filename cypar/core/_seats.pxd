@@ -27,6 +27,7 @@ cdef struct Ticket:
     uint32_t asleep     # its thread sleeps and nobody has woken it up yet
 
 cdef Seat* take_free_seat() noexcept nogil
+cdef void sit(Seat* seat) noexcept nogil
 cdef void give_up_seat(Seat* seat) noexcept nogil
 cdef void open_seat(Seat* seat) noexcept nogil
 cdef What serve(Seat* seat, int64_t idle_ns, int64_t spin_ns) noexcept nogil
@@ -38,8 +39,12 @@ cdef int assign(
     native_job run, void* job, Ticket* tickets, int wanted, bint also_parked
 ) noexcept nogil
 cdef void wake(Ticket* ticket) noexcept nogil
-cdef bint take_back(Ticket* ticket) noexcept nogil
+cdef void take_back(Ticket* ticket) noexcept nogil
+cdef bint is_live(Ticket* ticket) noexcept nogil
+cdef bint is_inside(Ticket* ticket) noexcept nogil
+cdef bint spin_for(Ticket* ticket, int64_t spun_ns, int64_t spin_ns) noexcept nogil
 cdef int wait_until_left(Ticket* ticket, int64_t timeout_ns) noexcept nogil
 
+cdef bint is_helper() noexcept nogil
 cdef int count_seats(bint busy) noexcept nogil
 cdef uint32_t forks() noexcept nogil

@@ -34,8 +34,8 @@ Thread safety: everything here is atomic; any thread, GIL or not.
 from libc.stdint cimport int64_t, uint32_t
 
 from cypar.core._port cimport (
-    port_add32, port_cas32, port_load32, port_monotonic_ns, port_park, port_spin_on,
-    port_store32, port_swap32, port_unpark,
+    port_add32, port_cas32, port_get_here, port_load32, port_monotonic_ns, port_park,
+    port_set_here, port_spin_on, port_spin_step, port_store32, port_swap32, port_unpark,
 )
 
 cdef enum:
@@ -52,6 +52,8 @@ cdef enum:
     PHASE = 15          # mask of the phase; the epoch is above
     EPOCH = 16          # one step of the epoch
 
+cdef int64_t EAGER_NS = 10_000   # part of a spin without giving the processor away
+
 cdef Seat _seats[MAX_SEATS]
 cdef uint32_t _n_used = 0     # no seat at or above this index was ever taken
 cdef uint32_t _forks = 0      # how often this process was forked off
@@ -67,7 +69,7 @@ cdef inline uint32_t at(uint32_t word, uint32_t phase) noexcept nogil:
 cdef Seat* take_free_seat() noexcept nogil:
     """A free seat, now BUSY, or NULL if all are taken."""
     cdef uint32_t i, word, used
-    for i in range(MAX_SEATS):
+    for i in range(<uint32_t>MAX_SEATS):
         word = port_load32(&_seats[i].word)
         if word & PHASE == FREE and port_cas32(&_seats[i].word, word, at(word, BUSY)):
             used = port_load32(&_n_used)
@@ -76,6 +78,11 @@ cdef Seat* take_free_seat() noexcept nogil:
             _seats[i].number = i
             return &_seats[i]
     return NULL
+
+
+cdef void sit(Seat* seat) noexcept nogil:
+    """The calling thread is the seat's from now on."""
+    port_set_here(seat)
 
 
 cdef void give_up_seat(Seat* seat) noexcept nogil:
@@ -95,15 +102,13 @@ cdef What serve(Seat* seat, int64_t idle_ns, int64_t spin_ns) noexcept nogil:
     for ``spin_ns`` before it sleeps, and returns after ``idle_ns`` of sleep.
     """
     cdef uint32_t word, phase, forked = port_load32(&_forks)
-    cdef int64_t spin_until = port_monotonic_ns() + spin_ns
+    cdef int64_t began = port_monotonic_ns()
     while True:
         word = port_load32(&seat.word)
         phase = word & PHASE
         if phase == IDLE:
-            if spin_ns == 0 or port_monotonic_ns() >= spin_until:
+            if not spin(&seat.word, word, port_monotonic_ns() - began, spin_ns):
                 port_cas32(&seat.word, word, at(word, PARKED))
-            else:
-                port_spin_on(&seat.word, word)
         elif phase == PARKED:
             if (port_park(&seat.word, word, idle_ns) == 1
                     and port_cas32(&seat.word, word, at(word, BUSY))):
@@ -116,7 +121,7 @@ cdef What serve(Seat* seat, int64_t idle_ns, int64_t spin_ns) noexcept nogil:
                 word = port_swap32(&seat.word, at(word, IDLE))
                 if word & PHASE == WAITED:
                     port_unpark(&seat.word, 1 << 30)
-                spin_until = port_monotonic_ns() + spin_ns
+                began = port_monotonic_ns()
         elif phase == CALLED_PHASE:
             port_store32(&seat.word, at(word, BUSY))
             return CALLED
@@ -124,7 +129,24 @@ cdef What serve(Seat* seat, int64_t idle_ns, int64_t spin_ns) noexcept nogil:
             port_store32(&seat.word, at(word, BUSY))
             return RETIRED
         else:  # CLAIMED
-            port_spin_on(&seat.word, word)
+            port_spin_step()
+
+
+cdef bint spin(
+    const uint32_t* word, uint32_t seen, int64_t spun_ns, int64_t spin_ns
+) noexcept nogil:
+    """One step of a spin of ``spin_ns``; False when it is over.
+
+    The first microseconds belong to regions that follow each other closely: whoever
+    gives the processor away then does not get it back before they are over. After
+    that others may have it, not least the one that is waited for.
+    """
+    if spun_ns >= spin_ns:
+        return False
+    port_spin_on(word, seen)
+    if spun_ns >= EAGER_NS:
+        port_spin_step()
+    return True
 
 
 # ---- Python jobs and retirement ----------------------------------------------
@@ -201,26 +223,41 @@ cdef int assign_from(
 
 cdef void wake(Ticket* ticket) noexcept nogil:
     """Wake the thread of an assigned seat if it sleeps."""
-    if ticket.asleep and port_swap32(&ticket.asleep, 0):
+    if port_load32(&ticket.asleep) and port_swap32(&ticket.asleep, 0):
         port_unpark(&_seats[ticket.seat].word, 1)
 
 
-cdef bint take_back(Ticket* ticket) noexcept nogil:
-    """Take a job back: True if the seat's thread is not inside it, now and for ever."""
+cdef void take_back(Ticket* ticket) noexcept nogil:
+    """Take a job back from a thread that has not begun; see `is_inside`."""
     cdef uint32_t* word = &_seats[ticket.seat].word
     cdef uint32_t assigned = ticket.epoch | ASSIGNED
     # A thread that nobody has woken sleeps on: the next claimer has to know.
     cdef uint32_t phase = PARKED if port_swap32(&ticket.asleep, 0) else IDLE
-    if port_cas32(word, assigned, ticket.epoch | phase):
-        return True
-    cdef uint32_t now = port_load32(word)
-    return now != ticket.epoch | RUNNING and now != ticket.epoch | WAITED
+    port_cas32(word, assigned, ticket.epoch | phase)
+
+
+cdef bint is_live(Ticket* ticket) noexcept nogil:
+    """Whether the seat's thread may still join the job, or is inside."""
+    cdef uint32_t word = port_load32(&_seats[ticket.seat].word)
+    return word == ticket.epoch | ASSIGNED or is_inside(ticket)
+
+
+cdef bint is_inside(Ticket* ticket) noexcept nogil:
+    """Whether the seat's thread is inside the job. False after `take_back` is final."""
+    cdef uint32_t word = port_load32(&_seats[ticket.seat].word)
+    return word == ticket.epoch | RUNNING or word == ticket.epoch | WAITED
+
+
+cdef bint spin_for(Ticket* ticket, int64_t spun_ns, int64_t spin_ns) noexcept nogil:
+    """One step of a spin until a thread is out of the job; False when it is over."""
+    cdef uint32_t* word = &_seats[ticket.seat].word
+    return spin(word, ticket.epoch | RUNNING, spun_ns, spin_ns)
 
 
 cdef int wait_until_left(Ticket* ticket, int64_t timeout_ns) noexcept nogil:
     """Sleep until a thread is out of the job: 0 perhaps, 1 timeout, 2 signal.
 
-    Only after `take_back` has said False; ask it again afterwards.
+    Only after `take_back`; ask `is_inside` again afterwards.
     """
     cdef uint32_t* word = &_seats[ticket.seat].word
     cdef uint32_t waited = ticket.epoch | WAITED
@@ -231,6 +268,11 @@ cdef int wait_until_left(Ticket* ticket, int64_t timeout_ns) noexcept nogil:
 
 
 # ---- counts and forks ----------------------------------------------------------
+
+
+cdef bint is_helper() noexcept nogil:
+    """Whether this thread has a seat, and so is counted by `count_seats`."""
+    return port_get_here() != NULL
 
 
 cdef int count_seats(bint busy) noexcept nogil:

@@ -47,6 +47,14 @@ class WorkerCrash(CyparError, RuntimeError):
         return type(self), (*self.args, *fields)
 
 
+class RegionCancelled(CyparError, RuntimeError):
+    """A nested native region ended early because one around it failed.
+
+    Only the body that called the nested region sees it: the failure of the region
+    around takes its place.
+    """
+
+
 class PoolStartError(CyparError, RuntimeError):
     """Worker processes cannot be started; the message ends with their stderr."""
 

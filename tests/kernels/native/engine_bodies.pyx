@@ -1,0 +1,467 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""Loops, reductions and groups with bodies that tests can look into."""
+
+from libc.stdint cimport int64_t
+from posix.time cimport nanosleep, timespec
+
+from cypar.nogil cimport (
+    TaskGroup, add_double, add_int64, cancel_requested, parallel_for, parallel_reduce,
+    worker_count, worker_slot,
+)
+
+from _thread import get_ident
+
+cdef extern from *:
+    """
+    static void test_burn(volatile long long *sink, long long n) {
+        for (long long i = 0; i < n; i++) *sink += i;
+    }
+    #define test_add(p, n) __atomic_fetch_add(p, n, __ATOMIC_SEQ_CST)
+    #define test_load(p) __atomic_load_n(p, __ATOMIC_SEQ_CST)
+    """
+    void test_burn(long long* sink, long long n) noexcept nogil
+    int64_t test_add(int64_t* p, int64_t n) noexcept nogil
+    int64_t test_load(int64_t* p) noexcept nogil
+
+
+cdef void sleep_us(long us) noexcept nogil:
+    cdef timespec t
+    t.tv_sec = us // 1000000
+    t.tv_nsec = (us % 1000000) * 1000
+    nanosleep(&t, NULL)
+
+
+# ---- coverage ------------------------------------------------------------------
+
+cdef struct Cover:
+    int* counts
+    int* slots          # or NULL
+    long burn
+    int64_t chunks
+
+
+cdef int cover_body(void* context, Py_ssize_t begin, Py_ssize_t end) except -1 nogil:
+    cdef Cover* c = <Cover*>context
+    cdef Py_ssize_t i
+    cdef long long sink = 0
+    test_add(&c.chunks, 1)
+    for i in range(begin, end):
+        c.counts[i] += 1
+        if c.slots != NULL:
+            c.slots[i] = worker_slot()
+        if c.burn:
+            test_burn(&sink, c.burn)
+    return 0
+
+
+def cover(int[::1] counts, Py_ssize_t n, Py_ssize_t grain=0, int n_jobs=-1,
+          bint gil=True, int[::1] slots=None, long burn=0):
+    """Count how often each item is done; returns the number of chunks."""
+    cdef Cover c
+    c.counts = &counts[0]
+    c.slots = NULL if slots is None else &slots[0]
+    c.burn = burn
+    c.chunks = 0
+    if gil:
+        parallel_for(cover_body, &c, n, grain, n_jobs)
+    else:
+        with nogil:
+            parallel_for(cover_body, &c, n, grain, n_jobs)
+    return c.chunks
+
+
+def count_workers(int n_jobs):
+    return worker_count(n_jobs)
+
+
+def slot_outside():
+    return worker_slot(), cancel_requested()
+
+
+# ---- several threads at once ------------------------------------------------------
+
+cdef struct Meeting:
+    int64_t here
+    int64_t wanted
+    int64_t met
+
+
+cdef int meet_body(void* context, Py_ssize_t begin, Py_ssize_t end) except -1 nogil:
+    cdef Meeting* m = <Meeting*>context
+    cdef int tries = 0
+    test_add(&m.here, 1)
+    while test_load(&m.here) < m.wanted and tries < 50000:
+        tries += 1
+        sleep_us(100)
+    if test_load(&m.here) >= m.wanted:
+        test_add(&m.met, 1)
+    return 0
+
+
+def meet(int n, int n_jobs, bint gil=True):
+    """Items that wait for each other: how many have met all the others."""
+    cdef Meeting m
+    m.here = m.met = 0
+    m.wanted = n
+    if gil:
+        parallel_for(meet_body, &m, n, 1, n_jobs)
+    else:
+        with nogil:
+            parallel_for(meet_body, &m, n, 1, n_jobs)
+    return m.met
+
+
+# ---- failures ------------------------------------------------------------------------
+
+cdef struct Failing:
+    void* function      # Python callable (item) -> None, called with the GIL
+    int64_t started
+
+
+cdef int calling_body(void* context, Py_ssize_t begin, Py_ssize_t end) except -1 nogil:
+    cdef Failing* f = <Failing*>context
+    test_add(&f.started, 1)
+    with gil:
+        (<object>f.function)(begin, end)
+    return 0
+
+
+def call_python(function, Py_ssize_t n, Py_ssize_t grain=1, int n_jobs=-1,
+                bint gil=True):
+    """Call function(begin, end) for each chunk; returns the number of chunks."""
+    cdef Failing f
+    f.function = <void*>function
+    f.started = 0
+    if gil:
+        parallel_for(calling_body, &f, n, grain, n_jobs)
+    else:
+        with nogil:
+            parallel_for(calling_body, &f, n, grain, n_jobs)
+    return f.started
+
+
+cdef int slow_body(void* context, Py_ssize_t begin, Py_ssize_t end) except -1 nogil:
+    sleep_us(2000)
+    return calling_body(context, begin, end)
+
+
+def call_at_once(function, int n):
+    """function(begin, end) on n threads: items so long that all helpers are woken.
+
+    Without that, items that wait for each other could wait for ever.
+    """
+    cdef Failing f
+    f.function = <void*>function
+    f.started = 0
+    parallel_for(slow_body, &f, n, 1, n)
+    return f.started
+
+
+cdef int silent_body(void* context, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    return -1
+
+
+ctypedef int (*checked)(void*, Py_ssize_t, Py_ssize_t) except -1 nogil
+
+
+def fail_silently(Py_ssize_t n):
+    parallel_for(<checked>silent_body, NULL, n, 0, -1)
+
+
+cdef int asking_body(void* context, Py_ssize_t begin, Py_ssize_t end) except -1 nogil:
+    cdef int64_t* n_cancelled = <int64_t*>context
+    cdef int i
+    if begin == 0:
+        sleep_us(20000)
+        with gil:
+            raise ValueError("the first item")
+    for i in range(5000):
+        if cancel_requested():
+            test_add(n_cancelled, 1)
+            break
+        sleep_us(1000)
+    return 0
+
+
+def ask_for_cancel(int n_jobs):
+    """(exception, how many bodies saw the cancellation)."""
+    cdef int64_t n_cancelled = 0
+    try:
+        parallel_for(asking_body, &n_cancelled, n_jobs, 1, n_jobs)
+    except ValueError as exc:
+        return exc, n_cancelled
+
+
+# ---- nesting ---------------------------------------------------------------------------
+
+cdef struct Nested:
+    int64_t total
+    Py_ssize_t inner
+    int depth
+    int n_jobs
+    long burn
+
+
+cdef int nested_body(void* context, Py_ssize_t begin, Py_ssize_t end) except -1 nogil:
+    cdef Nested* outer = <Nested*>context
+    cdef Nested inner
+    cdef Py_ssize_t i
+    cdef long long sink = 0
+    for i in range(begin, end):
+        if outer.depth == 0:
+            test_add(&outer.total, 1)
+            test_burn(&sink, outer.burn)
+            continue
+        inner = outer[0]
+        inner.total = 0
+        inner.depth -= 1
+        parallel_for(nested_body, &inner, inner.inner, 0, inner.n_jobs)
+        test_add(&outer.total, inner.total)
+    return 0
+
+
+def nest(Py_ssize_t n, Py_ssize_t inner, int depth, int n_jobs=-1, long burn=0):
+    """Leaves that were done: n * inner ** depth."""
+    cdef Nested context
+    context.total = 0
+    context.inner = inner
+    context.depth = depth
+    context.n_jobs = n_jobs
+    context.burn = burn
+    parallel_for(nested_body, &context, n, 0, n_jobs)
+    return context.total
+
+
+cdef int slot_body(void* context, Py_ssize_t begin, Py_ssize_t end) except -1 nogil:
+    cdef int before = worker_slot()
+    cdef int64_t inner = 0
+    parallel_for(meet_nobody, &inner, 4, 1, -1)
+    if worker_slot() != before:
+        test_add(<int64_t*>context, 1)
+    return 0
+
+
+cdef int meet_nobody(void* context, Py_ssize_t begin, Py_ssize_t end) except -1 nogil:
+    return 0
+
+
+def slots_changed_by_nesting(Py_ssize_t n, int n_jobs):
+    cdef int64_t changed = 0
+    parallel_for(slot_body, &changed, n, 1, n_jobs)
+    return changed
+
+
+# ---- long loops ---------------------------------------------------------------------------
+
+
+cdef int sleeping_body(void* context, Py_ssize_t begin, Py_ssize_t end) except -1 nogil:
+    cdef Py_ssize_t i
+    for i in range(begin, end):
+        sleep_us((<long*>context)[0])
+    return 0
+
+
+def sleep_items(Py_ssize_t n, long us, int n_jobs=-1, bint gil=True):
+    if gil:
+        parallel_for(sleeping_body, &us, n, 1, n_jobs)
+    else:
+        with nogil:
+            parallel_for(sleeping_body, &us, n, 1, n_jobs)
+
+
+cdef int nested_sleep(void* context, Py_ssize_t begin, Py_ssize_t end) except -1 nogil:
+    parallel_for(sleeping_body, context, 1000, 1, 1)
+    return 0
+
+
+def sleep_nested(Py_ssize_t n, long us, int n_jobs):
+    parallel_for(nested_sleep, &us, n, 1, n_jobs)
+
+
+# ---- reductions -----------------------------------------------------------------------------
+
+
+cdef int sum_body(
+    void* context, void* part, Py_ssize_t begin, Py_ssize_t end
+) except -1 nogil:
+    cdef Py_ssize_t i
+    for i in range(begin, end):
+        (<double*>part)[0] += (<double*>context)[i]
+    return 0
+
+
+def sum_doubles(double[::1] x, int n_jobs=-1, Py_ssize_t grain=0):
+    cdef double total = 0.0
+    with nogil:
+        parallel_reduce(
+            sum_body, add_double, &x[0] if x.shape[0] else NULL, &total,
+            sizeof(double), x.shape[0], grain, n_jobs,
+        )
+    return total
+
+
+cdef int count_body(
+    void* context, void* part, Py_ssize_t begin, Py_ssize_t end
+) except -1 nogil:
+    if begin <= (<Py_ssize_t*>context)[0] < end:
+        with gil:
+            raise KeyError((<Py_ssize_t*>context)[0])
+    (<int64_t*>part)[0] += end - begin
+    return 0
+
+
+def count_items(Py_ssize_t n, int n_jobs, Py_ssize_t fail_at=-1):
+    cdef int64_t total = 0
+    parallel_reduce(
+        count_body, add_int64, &fail_at, &total, sizeof(total), n, 0, n_jobs
+    )
+    return total
+
+
+# ---- groups -----------------------------------------------------------------------------------
+
+
+cdef struct Task:
+    int64_t* total
+    long burn
+    void* function      # called with the GIL, or NULL
+    void* group
+    int depth
+
+
+cdef int task(void* context) except -1 nogil:
+    cdef Task* t = <Task*>context
+    cdef long long sink = 0
+    test_burn(&sink, t.burn)
+    test_add(t.total, 1)
+    if t.function != NULL:
+        with gil:
+            (<object>t.function)()
+    return 0
+
+
+def make_group(int n_jobs):
+    return TaskGroup(n_jobs)
+
+
+def run_group(Py_ssize_t n, int n_jobs=-1, long burn=0, function=None, bint gil=True,
+              TaskGroup group=None):
+    """Spawn n equal tasks and wait: how many ran."""
+    cdef int64_t total = 0
+    cdef Task t
+    cdef Py_ssize_t i
+    if group is None:
+        group = TaskGroup(n_jobs)
+    t.total = &total
+    t.burn = burn
+    t.function = NULL if function is None else <void*>function
+    try:
+        if gil:
+            for i in range(n):
+                group.spawn(task, &t)
+            group.wait()
+        else:
+            with nogil:
+                for i in range(n):
+                    group.spawn(task, &t)
+                group.wait()
+    except ValueError as exc:
+        return exc, total
+    return total
+
+
+cdef int tree(void* context) except -1 nogil:
+    """A task that spawns two of itself until it is deep enough."""
+    cdef Task* t = <Task*>context
+    test_add(t.total, 1)
+    if t.depth > 0:
+        (<TaskGroup>t.group).spawn(tree, t + 1)
+        (<TaskGroup>t.group).spawn(tree, t + 1)
+    return 0
+
+
+def run_tree(int depth, int n_jobs=-1):
+    """Nodes of a binary tree of tasks."""
+    cdef int64_t total = 0
+    cdef Task[32] levels
+    cdef TaskGroup group = TaskGroup(n_jobs)
+    cdef int i
+    assert depth < 32
+    for i in range(depth + 1):
+        levels[i].total = &total
+        levels[i].group = <void*>group
+        levels[i].depth = depth - i
+    group.spawn(tree, &levels[0])
+    with nogil:
+        group.wait()
+    return total
+
+
+cdef int meeting_task(void* context) except -1 nogil:
+    return meet_body(context, 0, 1)
+
+
+def meet_in_group(int n, int n_jobs):
+    cdef Meeting m
+    cdef TaskGroup group = TaskGroup(n_jobs)
+    cdef int i
+    m.here = m.met = 0
+    m.wanted = n
+    for i in range(n):
+        group.spawn(meeting_task, &m)
+    group.wait()
+    return m.met
+
+
+def leave_group(Py_ssize_t n, int n_jobs, int64_t[::1] total, function=None):
+    """Spawn tasks and let the group go without a wait."""
+    cdef Task t
+    cdef TaskGroup group = TaskGroup(n_jobs)
+    cdef Py_ssize_t i
+    t.total = &total[0]
+    t.burn = 1000
+    t.function = NULL if function is None else <void*>function
+    for i in range(n):
+        group.spawn(task, &t)
+    del group
+
+
+cdef int waiting_task(void* context) except -1 nogil:
+    return (<TaskGroup>context).wait()
+
+
+def wait_inside(int n_jobs):
+    cdef TaskGroup group = TaskGroup(n_jobs)
+    group.spawn(waiting_task, <void*>group)
+    group.wait()
+
+
+cdef int order_task(void* context) except -1 nogil:
+    with gil:
+        raise ValueError(<object>context)
+    return 0
+
+
+def fail_tasks(names, int n_jobs):
+    """Tasks that fail with the names in the order they are spawned."""
+    cdef TaskGroup group = TaskGroup(n_jobs)
+    for name in names:
+        group.spawn(order_task, <void*>name)
+    group.wait()
+
+
+cdef int grouped_body(void* context, Py_ssize_t begin, Py_ssize_t end) except -1 nogil:
+    """A loop whose items have groups of their own."""
+    cdef Py_ssize_t i
+    for i in range(begin, end):
+        with gil:
+            if run_group(50, 2, 100) != 50:
+                raise AssertionError("not all tasks ran")
+        test_add(<int64_t*>context, 1)
+    return 0
+
+
+def groups_in_loop(Py_ssize_t n, int n_jobs):
+    cdef int64_t total = 0
+    parallel_for(grouped_body, &total, n, 1, n_jobs)
+    return total
