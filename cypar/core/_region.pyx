@@ -30,7 +30,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from cypar.core._helper_threads cimport SPIN_NS
 from cypar.core._port cimport (
     port_add32, port_attach, port_attached, port_get_here, port_load32,
-    port_monotonic_ns, port_set_here, port_store32, port_thread_id,
+    port_load64, port_monotonic_ns, port_set_here, port_store32, port_store64,
+    port_thread_id,
 )
 from cypar.core._seats cimport (
     Ticket, assign, count_seats, forks, is_helper, is_inside, is_live, native_job,
@@ -48,9 +49,10 @@ cdef int64_t RECOUNT_NS = 1_000_000_000  # a change of affinity counts after tha
 
 cdef Py_ssize_t INTERRUPT = -1          # ranks before every position
 
-cdef int _n_cpus = cpu_count()
-cdef int64_t _counted_at = port_monotonic_ns()
-cdef int64_t _start_again_at = 0    # threads could not be started until then
+# Written under the GIL, read without it.
+cdef uint32_t _n_cpus = cpu_count()
+cdef uint64_t _counted_at = port_monotonic_ns()
+cdef uint64_t _start_again_at = 0   # threads could not be started; in ns
 cdef uint32_t _n_callers = 0        # threads in regions that are no helpers
 cdef uint64_t _main_thread = threading.main_thread().ident  # handles signals
 
@@ -62,7 +64,7 @@ cdef int max_workers(int n_jobs) noexcept nogil:
     all but one, and so on.
     """
     if n_jobs <= 0:
-        n_jobs = max(_n_cpus + 1 + min(n_jobs, -1), 1)
+        n_jobs = max(<int>port_load32(&_n_cpus) + 1 + min(n_jobs, -1), 1)
     return min(n_jobs, MAX_WORKERS)
 
 
@@ -122,21 +124,23 @@ cdef void open_region(Region* region, native_job join, int limit) noexcept nogil
     region.counted = here == NULL and not is_helper()
     if region.counted:
         port_add32(&_n_callers, 1)
-    if now - _counted_at > RECOUNT_NS and port_attached():
+    if now - <int64_t>port_load64(&_counted_at) > RECOUNT_NS and port_attached():
         with gil:
             count_cpus()
 
 
 cdef void get_helpers(Region* region) noexcept nogil:
     """Start helper threads if there are fewer than the region could use."""
-    if missing_helpers(region) > 0 and port_monotonic_ns() >= _start_again_at:
+    if (missing_helpers(region) > 0
+            and port_monotonic_ns() >= <int64_t>port_load64(&_start_again_at)):
         with gil:
             start_helpers(missing_helpers(region))
 
 
 cdef int budget(Region* region) noexcept nogil:
     """How many more threads may work now."""
-    cdef int n_free = max(_n_cpus, region.limit) - <int>port_load32(&_n_callers)
+    cdef int n_cpus = port_load32(&_n_cpus)
+    cdef int n_free = max(n_cpus, region.limit) - <int>port_load32(&_n_callers)
     return n_free - count_seats(True)
 
 
@@ -144,23 +148,23 @@ cdef int missing_helpers(Region* region) noexcept nogil:
     return min(region.limit - 1, budget(region)) - count_seats(False)
 
 
-cdef int count_cpus() except -1:
-    global _n_cpus, _counted_at
-    _counted_at = port_monotonic_ns()
-    _n_cpus = cpu_count()
-    return 0
+cdef void count_cpus() noexcept:
+    port_store64(&_counted_at, port_monotonic_ns())
+    try:
+        port_store32(&_n_cpus, cpu_count())
+    except ValueError:  # a wrong environment variable: `Parallel` complains of it
+        pass
 
 
 cdef void start_helpers(int n) noexcept:
     """Start helper threads; what fails is tried again a second later."""
-    global _start_again_at
     cdef int n_started = 0
     try:
         n_started = _helper_threads.start(n)
     except Exception:  # such as MemoryError: the caller can do all the work itself
         pass
     if n_started < n:
-        _start_again_at = port_monotonic_ns() + RECOUNT_NS
+        port_store64(&_start_again_at, port_monotonic_ns() + RECOUNT_NS)
 
 
 cdef int recruit(Region* region, bint also_parked) noexcept nogil:

@@ -212,9 +212,11 @@ cdef int nested_body(void* context, Py_ssize_t begin, Py_ssize_t end) except -1 
             test_add(&outer.total, 1)
             test_burn(&sink, outer.burn)
             continue
-        inner = outer[0]
         inner.total = 0
-        inner.depth -= 1
+        inner.inner = outer.inner
+        inner.depth = outer.depth - 1
+        inner.n_jobs = outer.n_jobs
+        inner.burn = outer.burn
         parallel_for(nested_body, &inner, inner.inner, 0, inner.n_jobs)
         test_add(&outer.total, inner.total)
     return 0
@@ -439,7 +441,6 @@ def wait_inside(int n_jobs):
 cdef int order_task(void* context) except -1 nogil:
     with gil:
         raise ValueError(<object>context)
-    return 0
 
 
 def fail_tasks(names, int n_jobs):
