@@ -21,7 +21,6 @@ DIRECTIVES = {
     "wraparound": False,
     "boundscheck": CHECKED,
     "initializedcheck": CHECKED,
-    "nonecheck": CHECKED,
     "cdivision": not CHECKED,
 }
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from cypar import arguments, resolution
 from cypar.backends.base import CallOptions
+from cypar.backends.sequential import SequentialBackend
 from cypar.core import config_state
 from cypar.core._helper_threads import is_shutting_down
 from cypar.core._task_queue import LIST, ORDERED, UNORDERED, Call
 from cypar.core._worker_loop import run_serial
 from cypar.pre_dispatch import check_pre_dispatch, parse_pre_dispatch
 from cypar.progress import ProgressPrinter
-from cypar.results import ResultGenerator, serial_results
+from cypar.results import ResultGenerator, SerialCall, SerialGenerator
 
 DEFAULT_PRE_DISPATCH = "2 * n_jobs"
 RETURN_AS = {"list": LIST, "generator": ORDERED, "generator_unordered": UNORDERED}
@@ -89,6 +90,8 @@ class Parallel:
         return_as="list",
         inner_max_num_threads=None,
     ):
+        if is_shutting_down():
+            backend = SequentialBackend()  # nothing can be imported or started now
         self._resolved = resolution.resolve(
             backend,
             n_jobs,
@@ -119,7 +122,7 @@ class Parallel:
         self._opened = False
         self._call = None
         self._progress = None
-        self._finished = 0  # of a serial loop
+        self._finished = self._dispatched = 0  # of the last call
 
     # ---- calls -------------------------------------------------------------------
 
@@ -174,22 +177,24 @@ class Parallel:
         )
 
     def _run_serial(self, iterator):
+        call = self._call = SerialCall()
+        hook = self.print_progress if self._has_progress() else None
         if self.return_generator:
-            return serial_results(self, iterator)
-        self._finished = 0
-        hook = self._count_serial if self._has_progress() else None
-        self._call = _SERIAL
+            return SerialGenerator(call, iterator, hook, self._end_serial)
         try:
-            results = run_serial(iterator, hook)
+            results = run_serial(iterator, call.results, hook)
+            call.ended = True
+            return results
         finally:
-            self._call = None
-        if self._progress is not None:
-            self._progress.finished(len(results))
-        return results
+            self._end_serial(call)
 
-    def _count_serial(self):
-        self._finished += 1
-        self.print_progress()
+    def _end_serial(self, call):
+        if self._call is call:
+            self._call = None
+        self._finished = call.n_finished
+        self._dispatched = call.n_finished
+        if self._progress is not None and call.ended:
+            self._progress.finished(self._finished)
 
     def _run(self, iterator, n_jobs):
         options = self._make_options(n_jobs)
@@ -214,6 +219,8 @@ class Parallel:
         except BaseException:
             call.stop("abort")
             raise
+        finally:
+            call.finish()
         error = call.outcomes.take_error()
         if error is not None:
             try:
@@ -258,6 +265,7 @@ class Parallel:
         if self._progress is not None and call.outcomes.done and not call.stopping:
             self._progress.finished(call.outcomes.finished)
         self._finished = call.outcomes.finished
+        self._dispatched = call.source.drawn
         call.close()
 
     # ---- with-block ----------------------------------------------------------------
@@ -286,8 +294,10 @@ class Parallel:
         if progress is None:
             return
         call = self._call
-        if call is None or call is _SERIAL:
-            progress.completed(self._finished, self._finished, None)
+        if call is None:
+            return
+        if isinstance(call, SerialCall):
+            progress.completed(call.n_finished, call.n_finished, None)
             return
         source = call.source
         window = source.window if call.options.pre_dispatch else 0
@@ -302,30 +312,25 @@ class Parallel:
     def n_completed_tasks(self):
         """Number of finished tasks of the running or the last call."""
         call = self._call
-        if call is None or call is _SERIAL:
+        if call is None:
             return self._finished
-        return call.outcomes.finished
+        return (
+            call.n_finished if isinstance(call, SerialCall) else call.outcomes.finished
+        )
 
     @property
     def n_dispatched_tasks(self):
         """Number of tasks drawn from the input in the running or the last call."""
         call = self._call
-        if call is None or call is _SERIAL:
-            return self._finished
-        return call.source.drawn
+        if call is None:
+            return self._dispatched
+        return call.n_finished if isinstance(call, SerialCall) else call.source.drawn
 
     def dispatch_next(self):
         """Draw more tasks if there is room; the call does so by itself."""
         call = self._call
-        if call is not None and call is not _SERIAL:
+        if call is not None and not isinstance(call, SerialCall):
             call.source.fill()
 
     def __repr__(self):
         return f"Parallel(n_jobs={self.n_jobs})"
-
-
-class _SerialCall:
-    """Marks that a serial loop runs."""
-
-
-_SERIAL = _SerialCall()

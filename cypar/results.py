@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from _thread import allocate_lock, get_ident
 
 from cypar.core import _helper_threads
 from cypar.core._task_queue import as_task
@@ -24,8 +25,10 @@ class ResultGenerator:
         self._call = call
         self._on_end = on_end
         self._pid = os.getpid()
+        self._over = True  # until the pump runs there is nothing to end
+        self._pump = _Pump(call, backend)
+        _helper_threads.run(self._pump)
         self._over = False
-        _helper_threads.run(_Pump(call, backend))
 
     def __iter__(self):
         return self
@@ -56,6 +59,7 @@ class ResultGenerator:
 
     def _end(self):
         self._over = True
+        self._pump.wait_if_foreign()
         self._on_end(self._call)
 
     def close(self):
@@ -87,24 +91,85 @@ class _Pump:
     def __init__(self, call, backend):
         self.call = call
         self.backend = backend
+        self.thread = None
+        self.running = allocate_lock()
+        self.running.acquire()
+
+    def wait_if_foreign(self):
+        """Wait until a backend of the user's is through: calls on it never overlap."""
+        if getattr(self.backend, "is_foreign", False) and self.thread != get_ident():
+            self.running.acquire()
+            self.running.release()
 
     def __call__(self, parker):
+        self.thread = get_ident()
         try:
             self.backend.run(self.call)
         except BaseException as exc:
             self.call.fail(exc)
+        finally:
+            self.call.finish()
+            self.running.release()
 
 
-def serial_results(parallel, iterator):
-    """Yield the results of ``n_jobs=1`` one by one, computed on demand."""
-    progress = parallel._has_progress()
-    parallel._finished = 0
-    for item in iterator:
-        function, args, kwargs = as_task(item)
-        value = function(*args, **kwargs)
-        if progress:
-            parallel._count_serial()
-        yield value
-        value = None
-    if parallel._progress is not None:
-        parallel._progress.finished(parallel._finished)
+class SerialCall:
+    """A loop of ``n_jobs=1`` that runs: what there is to count.
+
+    Attributes
+    ----------
+    results : list
+        Of the tasks that are finished.
+    ended : bool
+        Every task was drawn and is finished.
+    """
+
+    def __init__(self):
+        self.results = []
+        self.n_delivered = 0
+        self.ended = False
+
+    @property
+    def n_finished(self):
+        """Number of finished tasks."""
+        return self.n_delivered + len(self.results)
+
+
+class SerialGenerator:
+    """Iterator over the results of ``n_jobs=1``, each computed when it is asked for."""
+
+    def __init__(self, call, iterator, hook, on_end):
+        self._call = call
+        self._iterator = iterator
+        self._hook = hook
+        self._on_end = on_end
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self._on_end is None:
+            raise StopIteration
+        try:
+            item = next(self._iterator, self)
+            if item is self:
+                self._call.ended = True
+                raise StopIteration
+            function, args, kwargs = as_task(item)
+            value = function(*args, **kwargs)
+            self._call.n_delivered += 1
+            if self._hook is not None:
+                self._hook()
+        except BaseException:  # StopIteration too
+            self.close()
+            raise
+        return value
+
+    def close(self):
+        """End the loop; tasks that were not asked for never run."""
+        if self._on_end is not None:
+            on_end, self._on_end = self._on_end, None
+            self._iterator = None
+            on_end(self._call)
+
+    def __del__(self):
+        self.close()

@@ -96,7 +96,9 @@ def test_wheel_has_nothing_else(wheel_files):
 
 def test_wheel_requires_exactly_the_documented_packages(wheel_files):
     metadata = metadata_of(wheel_files)
-    required = re.findall(r"^Requires-Dist: ([\w-]+)(?![^\n]*extra ==)", metadata, re.MULTILINE)
+    required = re.findall(
+        r"^Requires-Dist: ([\w-]+)(?![^\n]*extra ==)", metadata, re.MULTILINE
+    )
     assert sorted(required) == ["cloudpickle", "numpy", "threadpoolctl"]
 
 

@@ -13,6 +13,7 @@ STUBS = sorted(
     for path in (ROOT / "cypar").rglob("*.pyi")
     if path.name != "__init__.pyi"  # re-exports: see test_import
 )
+COMPILED = sorted(path.relative_to(ROOT) for path in (ROOT / "cypar").rglob("*.pyx"))
 
 
 def load(path):
@@ -104,3 +105,39 @@ def test_overloads_have_all_parameters(path):
             stub = [name for name, _ in parameters_of_stub(function)]
             actual = parameters_of_object(getattr(owner, function.name))
             assert stub == [name for name, _ in actual]
+
+
+# ---- compiled modules ---------------------------------------------------------
+
+
+def names_in(body):
+    """Return the public names that a stub, or a class in it, declares."""
+    names = {node.name for node in public(body, ast.FunctionDef, ast.ClassDef)}
+    targets = [node.target for node in body if isinstance(node, ast.AnnAssign)]
+    names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return {name for name in names if not name.startswith("_")}
+
+
+def own_names(module):
+    """Return the public names that a module defines, not those it imports."""
+    return {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and not inspect.ismodule(value)
+        and getattr(value, "__module__", module.__name__) == module.__name__
+    }
+
+
+@pytest.mark.parametrize("path", COMPILED, ids=str)
+def test_stubs_of_compiled_modules_have_all_names(path):
+    stub = path.with_suffix(".pyi")
+    assert (ROOT / stub).exists()
+    body = ast.parse((ROOT / stub).read_text(encoding="utf-8")).body
+    module = load(path)
+    assert names_in(body) == own_names(module)
+    for cls in public(body, ast.ClassDef):
+        members = {
+            name for name in vars(getattr(module, cls.name)) if not name.startswith("_")
+        }
+        assert names_in(cls.body) == members, cls.name

@@ -47,16 +47,16 @@ class ProcessBackend(Backend):
 
 # Functions that were encoded before: most programs call the same few in every loop.
 _table = functions.FunctionTable()
-_table_path = None  # the import path that its answers hold for
+_table_path = None  # the import path and directory that its answers hold for
 _call_states = {}  # (options that matter, environment) -> what workers must know
 
 
 def _functions(state):
     """Return the table of functions, emptied if the import path has changed."""
     global _table_path
-    if state.path is not _table_path:
+    if _table_path != (state.path, state.cwd):
         _table.clear()
-        _table_path = state.path
+        _table_path = (state.path, state.cwd)
     return _table
 
 

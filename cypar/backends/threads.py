@@ -44,7 +44,11 @@ class ThreadBackend(Backend):
             call.open_gate()
             work(call, Parker())
         else:
-            call.start_worker()
+            try:
+                call.start_worker()
+            except RuntimeError:  # no thread can be started: the caller works
+                call.recruit = None
+                work(call, Parker())
         _wait(call)
 
 

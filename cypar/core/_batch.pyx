@@ -56,7 +56,10 @@ cdef class Batch:
 
     cpdef Py_ssize_t done(self, Py_ssize_t position, double seconds) except -1:
         """Note that a task is done; returns its index."""
-        cdef tuple task = <tuple?>self.tasks[position]
+        cdef tuple task
+        if not 0 <= position < len(self.tasks):
+            raise IndexError(f"a worker reports position {position} of {self.n} tasks")
+        task = <tuple?>self.tasks[position]
         self.tasks[position] = None
         self.left -= 1
         self.seconds += seconds

@@ -27,8 +27,8 @@ from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, mun
 from posix.unistd cimport close, ftruncate
 
 from cypar.core._port cimport (
-    port_cas64, port_die_with_pipe, port_fence, port_load64, port_memory_fd, port_monotonic_ns,
-    port_process_fd, port_read_umask, port_spin_step, port_store64,
+    port_cas64, port_die_with_pipe, port_fence, port_load64, port_memory_fd,
+    port_monotonic_ns, port_process_fd, port_read_umask, port_spin_step, port_store64,
 )
 
 cpdef enum:

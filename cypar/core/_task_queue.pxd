@@ -75,6 +75,7 @@ cdef class Call:
     cdef list members                 # Parkers of all worker threads in the call
     cdef Py_ssize_t n_jobs            # worker threads that may join
     cdef public Py_ssize_t joined            # worker threads asked to join so far
+    cdef readonly bint over           # the backend is through with the call
     cdef bint gate_open               # more than one worker thread may join
     cdef public object recruit        # () asks one more worker thread to join
     cdef public object task_context   # contextvars that tasks run in; copied per worker

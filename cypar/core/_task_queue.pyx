@@ -310,6 +310,8 @@ cdef class Outcomes:
         if index in self.errors:
             return False
         if self.mode == LIST:
+            if index >= len(self.results):  # the results were taken: it comes late
+                return False
             if (<object>self.results[index]) is not _UNSET:
                 return False
             self.results[index] = value
@@ -331,7 +333,7 @@ cdef class Outcomes:
     cpdef put(self, Py_ssize_t index, object value, Py_ssize_t size=-1):
         """Give task ``index`` its result. Callable from any thread."""
         if self.hook is None:
-            if self.call.stop_state == ABORT or not self.store(index, value, size):
+            if self.call.over or not self.store(index, value, size):
                 self.dropped += 1
                 return
             self.finished += 1
@@ -341,7 +343,7 @@ cdef class Outcomes:
                 self.settle()
             return
         with self.lock:
-            if self.call.stop_state == ABORT or not self.store(index, value, size):
+            if self.call.over or not self.store(index, value, size):
                 self.dropped += 1
                 return
             self.finished += 1
@@ -353,7 +355,7 @@ cdef class Outcomes:
     def put_error(self, Py_ssize_t index, exc):
         """Give task ``index`` an error; it stops the call. From any thread."""
         with self.lock:
-            if index in self.errors or not self._open_still(index):
+            if self.call.over or index in self.errors or not self._open_still(index):
                 self.dropped += 1
                 return
             self.errors[index] = exc
@@ -498,7 +500,7 @@ cdef class Outcomes:
             if entry is not None:
                 self.delivered_one(entry[2])
                 return entry[1]
-            if self.done or self.call.stop_state != RUNNING:
+            if self.done or self.call.over:
                 raise StopIteration
             self.wait_change(seen, -1)
 
@@ -562,12 +564,18 @@ cdef class Call:
         self.outcomes.errors.setdefault(self.source.drawn, exc)
         self.stop("abort")
 
+    def finish(self):
+        """Note that the backend is through: what comes later is dropped."""
+        self.over = True
+        self.outcomes.notify()
+
     def close(self):
         """Let go of what the call holds, once it is over.
 
         A call, its source and its outcomes refer to each other, so they live until
         the next garbage collection: they must keep nothing of the user's alive.
         """
+        self.over = True
         self.recruit = None
         self.explain = None
         self.task_context = None
@@ -606,7 +614,13 @@ cdef class Call:
             and self.joined < (self.n_jobs if self.gate_open else 1)
         ):
             self.joined += 1
-            self.recruit()
+            try:
+                self.recruit()
+            except RuntimeError:  # no thread can be started, as at the end
+                self.joined -= 1
+                if self.joined == 0:
+                    raise
+                self.recruit = None  # the call goes on with the workers it has
         return 0
 
     def open_gate(self):

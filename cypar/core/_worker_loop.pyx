@@ -158,16 +158,17 @@ cdef int _run_batch(Call call, Outcomes outcomes, Parker me, list batch,
 # ---- n_jobs=1 ----------------------------------------------------------------
 
 
-def run_serial(iterator, hook):
+def run_serial(iterator, list results, hook):
     """The loop of ``n_jobs=1``: no thread, no queue, nothing pickled.
 
     Parameters
     ----------
     iterator : iterator of (function, args, kwargs)
+    results : list
+        Results are appended to it, so that others can count them.
     hook : callable or None
         Called after each finished task.
     """
-    cdef list results = []
     cdef object item
     for item in iterator:
         if not (type(item) is tuple and len(<tuple>item) == 3

@@ -249,6 +249,9 @@ cdef class Channel:
         while self.filled < size:
             with nogil:  # GIL OUT: may wait, and copies much
                 n = port_recv(fd, data + self.filled, size - self.filled, waits)
+            if n == -EINTR:
+                PyErr_CheckSignals()
+                continue
             if not self.received(n):
                 return False
             self.filled += n
@@ -287,8 +290,5 @@ cdef class Channel:
         if n > 0:
             return True
         if n == -EAGAIN:
-            return False
-        if n == -EINTR:
-            PyErr_CheckSignals()
             return False
         raise EOFError("the other side of the channel is gone")

@@ -31,8 +31,8 @@ _INTERPRETER_ORIGINS = frozenset(("built-in", "frozen"))
 _answers: dict[str, tuple[ModuleType, bool]] = {}
 # modules whose file is not what this process loaded
 _distrusted: set[str] = set()
-# what _answers holds for: sys.path, whether it has relative entries, the directory
-_seen: tuple[list, bool, str | None] | None = None
+# what _answers holds for: sys.path and the working directory
+_seen: tuple[list, str] | None = None
 
 
 def worker_can_import(name):
@@ -64,16 +64,11 @@ def worker_can_import(name):
 def refresh():
     """Forget all answers if ``sys.path`` changed; call before a series of questions."""
     global _seen
-    if (
-        _seen is not None
-        and _seen[0] == sys.path
-        and (not _seen[1] or _seen[2] == os.getcwd())
-    ):
+    cwd = _cwd()
+    if _seen is not None and _seen[0] == sys.path and _seen[1] == cwd:
         return
-    path = list(sys.path)
-    relative = any(not isinstance(p, str) or not os.path.isabs(p) for p in path)
     _answers.clear()
-    _seen = (path, relative, os.getcwd() if relative else None)
+    _seen = (list(sys.path), cwd)
 
 
 def distrust(name):
@@ -163,13 +158,23 @@ def _is_found(name, module):
     return _same_origin(spec, found)
 
 
-def worker_path(path):
+def worker_path(path, cwd=None):
     """Return the ``sys.path`` of a worker: the working directory comes last.
 
-    A user's random.py must not shadow the standard library there.
+    A user's random.py must not shadow the standard library there. ``python -c`` has
+    ``''`` in front, ``python -m`` the directory's name.
     """
-    named = [entry for entry in path if entry != ""]
-    return named if len(named) == len(path) else [*named, ""]
+    if cwd is None:
+        cwd = _cwd()
+    here = [entry for entry in path if entry in ("", cwd)]
+    return [entry for entry in path if entry not in ("", cwd)] + here
+
+
+def _cwd():
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return ""
 
 
 def _find(name):

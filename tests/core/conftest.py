@@ -46,7 +46,7 @@ def make_call():
 
 @pytest.fixture(scope="session")
 def started(make_call):
-    """Return a function: a call whose tasks are all drawn; only outcomes are missing."""
+    """Return a function: a call whose tasks are drawn and have no outcome yet."""
 
     def make(n, mode=LIST, **options):
         call = make_call([delayed(abs)(i) for i in range(n)], mode, **options)

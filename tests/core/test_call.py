@@ -22,7 +22,7 @@ def wakes():
     return seen, partial(seen.append, "wake")
 
 
-# ---- stop ------------------------------------------------------------------------
+# ---- stop ----------------------------------------------------------------------
 
 
 def test_a_new_call_is_not_stopping(make_call):
@@ -76,7 +76,7 @@ def test_results_count_while_a_call_drains(started):
     assert call.outcomes.dropped == 0
 
 
-# ---- failure ---------------------------------------------------------------------
+# ---- failure -------------------------------------------------------------------
 
 
 def test_fail_ends_the_input_and_the_call(make_call):
@@ -105,7 +105,7 @@ def test_a_tasks_error_comes_before_the_failure_of_the_input(started):
     assert call.outcomes.first_error() is error
 
 
-# ---- wake-ups --------------------------------------------------------------------
+# ---- wake-ups ------------------------------------------------------------------
 
 
 def test_a_stop_wakes(make_call, wakes):
@@ -169,7 +169,7 @@ def test_all_are_woken_even_if_one_leaves(make_call):
     assert seen == ["leave", "stay", "stay"]
 
 
-# ---- worker threads ----------------------------------------------------------------
+# ---- worker threads ------------------------------------------------------------
 
 
 def test_workers_are_recruited_up_to_n_jobs(make_call):
@@ -201,6 +201,31 @@ def test_a_caller_that_works_counts_as_one(make_call):
     for _ in range(3):
         call.start_worker()
     assert len(recruited) == 1
+
+
+def test_a_call_goes_on_with_the_workers_it_has(make_call):
+    call = make_call(tasks_of(10), n_jobs=3)
+
+    def recruit():
+        if call.joined == 2:
+            raise RuntimeError("can't start new thread")
+
+    call.recruit = recruit
+    call.start_worker()
+    call.open_gate()
+    for _ in range(3):
+        call.start_worker()
+    assert call.joined == 1
+
+
+def test_a_call_that_gets_no_worker_fails(make_call):
+    def recruit():
+        raise RuntimeError("can't start new thread")
+
+    call = make_call(tasks_of(10))
+    call.recruit = recruit
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        call.start_worker()
 
 
 @pytest.fixture
@@ -235,9 +260,7 @@ def test_room_wakes_a_parked_worker(parked_worker):
     assert call.outcomes.done
 
 
-def test_a_parked_worker_is_woken_before_another_one_is_recruited(
-    parked_worker, until
-):
+def test_a_parked_worker_is_woken_before_another_one_is_recruited(parked_worker, until):
     call, _ = parked_worker
 
     def woke_it():

@@ -26,7 +26,7 @@ def take_all(outcomes):
             return results
 
 
-# ---- order -----------------------------------------------------------------------
+# ---- order ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_completed_has_the_unread_results_by_index(started, mode):
     assert outcomes.completed() == {1: "value 1", 3: "value 3"}
 
 
-# ---- one outcome per task ----------------------------------------------------------
+# ---- one outcome per task ------------------------------------------------------
 
 
 @MODES
@@ -113,14 +113,16 @@ def test_a_result_after_an_error_is_dropped(started, mode):
 
 
 @MODES
-def test_a_result_after_the_stop_is_dropped(started, mode):
+def test_a_result_after_the_end_of_the_call_is_dropped(started, mode):
     call = started(2, mode)
     call.stop()
-    call.outcomes.put(0, "late")
-    assert (call.outcomes.finished, call.outcomes.dropped) == (0, 1)
+    call.outcomes.put(0, "finished while the backend stops")
+    call.finish()
+    call.outcomes.put(1, "late")
+    assert (call.outcomes.finished, call.outcomes.dropped) == (1, 1)
 
 
-# ---- errors ------------------------------------------------------------------------
+# ---- errors --------------------------------------------------------------------
 
 
 @MODES
@@ -152,14 +154,16 @@ def test_a_taken_error_is_forgotten(started):
 
 @GENERATORS
 def test_what_was_finished_before_an_error_is_given_first(started, mode):
-    outcomes = started(4, mode).outcomes
+    call = started(4, mode)
+    outcomes = call.outcomes
     outcomes.put(0, "a")
-    outcomes.put(1, "b")
     outcomes.put_error(3, ValueError())
+    outcomes.put(1, "b")
+    call.finish()
     assert take_all(outcomes) == ["a", "b"]
 
 
-# ---- the end -------------------------------------------------------------------------
+# ---- the end -------------------------------------------------------------------
 
 
 @MODES
@@ -209,9 +213,10 @@ def test_wait_ends_with_the_call(started, end):
 
 
 @GENERATORS
-def test_take_ends_when_another_thread_stops_the_call(started, mode):
+def test_take_ends_when_another_thread_ends_the_call(started, mode):
     call = started(1, mode)
-    thread = threading.Thread(target=call.stop)
+    call.stop()
+    thread = threading.Thread(target=call.finish)
     thread.start()
     with pytest.raises(StopIteration):
         call.outcomes.take()
@@ -234,7 +239,7 @@ def test_ctrl_c_ends_a_wait(started, wait):
     thread.join()
 
 
-# ---- the hook ------------------------------------------------------------------------
+# ---- the hook ------------------------------------------------------------------
 
 
 @MODES

@@ -145,7 +145,7 @@ def test_reference_counts_are_the_same_after_many_serial_loops(hook):
     argument = Thing()
     task = delayed(function)(argument)
     watched = [function, argument, task, task[1], task[2], hook]
-    check_counts(watched, lambda: run_serial([task, list(task)], hook))
+    check_counts(watched, lambda: run_serial([task, list(task)], [], hook))
 
 
 def check_counts(watched, run):

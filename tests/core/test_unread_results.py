@@ -62,7 +62,9 @@ def test_a_starved_source_wakes_the_backend_after_a_quarter(
 
 
 def test_a_source_that_starves_for_bytes_wakes_the_backend(make_call):
-    call = make_call([delayed(abs)(i) for i in range(9)], UNORDERED, max_unread_bytes=100)
+    call = make_call(
+        [delayed(abs)(i) for i in range(9)], UNORDERED, max_unread_bytes=100
+    )
     call.source.draw(3)
     for index, size in enumerate((20, 20, 60)):
         call.outcomes.put(index, bytes(size))

@@ -40,7 +40,7 @@ def next_result(call):
         return StopIteration
 
 
-# ---- results -------------------------------------------------------------------------
+# ---- results -------------------------------------------------------------------
 
 
 @given(
@@ -73,7 +73,7 @@ def test_results_are_those_of_a_list_comprehension(make_call, values, mode, **op
 )
 def test_arguments_arrive(make_call, task, expected):
     assert results_of(make_call([task] * 3)) == [expected] * 3
-    assert run_serial([task] * 3, None) == [expected] * 3
+    assert run_serial([task] * 3, [], None) == [expected] * 3
 
 
 def test_done_and_produced_alternate(make_call):
@@ -91,13 +91,15 @@ def test_done_and_produced_alternate(make_call):
     assert log == [line for step in steps for line in step]
 
 
-# ---- threads -------------------------------------------------------------------------
+# ---- threads -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_jobs", [2, 5])
 def test_n_jobs_tasks_run_at_once(make_call, n_jobs):
     barrier = threading.Barrier(n_jobs)
-    call = make_call([delayed(barrier.wait)() for _ in range(2 * n_jobs)], n_jobs=n_jobs)
+    call = make_call(
+        [delayed(barrier.wait)() for _ in range(2 * n_jobs)], n_jobs=n_jobs
+    )
     assert sorted(results_of(call)) == sorted([*range(n_jobs)] * 2)
 
 
@@ -109,9 +111,11 @@ def test_no_more_than_n_jobs_tasks_run_at_once(make_call):
     assert call.joined <= 2
 
 
-def test_one_task_takes_one_worker(make_call):
+def test_one_task_takes_one_worker(make_call, until):
     call = make_call([delayed(abs)(-1)], n_jobs=8)
-    results_of(call)
+    call.open_gate()
+    start(call)
+    until(lambda: call.outcomes.done)
     assert call.joined == 1
 
 
@@ -179,7 +183,7 @@ def test_an_error_of_the_loop_itself_ends_the_call(make_call):
     assert isinstance(call.outcomes.first_error(), TypeError)
 
 
-# ---- errors of tasks -------------------------------------------------------------------
+# ---- errors of tasks -----------------------------------------------------------
 
 
 def fail(kind):
@@ -231,7 +235,7 @@ def test_a_draining_call_starts_nothing_more(make_call):
     assert call.outcomes.completed() == {0: None}
 
 
-# ---- nested calls and contexts ----------------------------------------------------------
+# ---- nested calls and contexts -------------------------------------------------
 
 
 def test_only_tasks_run_in_a_worker_thread(make_call):
@@ -288,7 +292,7 @@ def test_each_worker_has_a_context_of_its_own(make_call):
     assert results_of(make_call([delayed(swap)(i) for i in range(2)])) == [0, 1]
 
 
-# ---- the time of tasks -------------------------------------------------------------------
+# ---- the time of tasks ---------------------------------------------------------
 
 
 @pytest.fixture
@@ -339,23 +343,33 @@ def test_no_time_is_taken_without_a_limit(make_call):
     assert overdue == [None]
 
 
-# ---- run_serial ----------------------------------------------------------------------
+# ---- run_serial ----------------------------------------------------------------
 
 
 @given(st.lists(st.integers()))
 def test_the_serial_loop_is_a_list_comprehension(values):
-    assert run_serial((delayed(abs)(x) for x in values), None) == [*map(abs, values)]
+    calls = (delayed(abs)(x) for x in values)
+    assert run_serial(calls, [], None) == [*map(abs, values)]
 
 
 def test_the_serial_loop_calls_the_hook_after_each_task():
     log = []
     tasks = (delayed(log.append)(f"task {i}") for i in range(2))
-    run_serial(tasks, lambda: log.append("hook"))
+    run_serial(tasks, [], lambda: log.append("hook"))
     assert log == ["task 0", "hook", "task 1", "hook"]
 
 
+def test_the_serial_loop_shows_its_results_as_they_come():
+    results = ["before"]
+    seen = []
+    tasks = (delayed(lambda i: (seen.append(len(results)), i)[1])(i) for i in range(3))
+    assert run_serial(tasks, results, None) is results
+    assert results == ["before", 0, 1, 2]
+    assert seen == [1, 2, 3]
+
+
 def test_the_serial_loop_takes_other_sequences_as_tasks():
-    assert run_serial([[abs, [-1], ()]], None) == [1]
+    assert run_serial([[abs, [-1], ()]], [], None) == [1]
 
 
 @pytest.mark.parametrize(
@@ -369,4 +383,4 @@ def test_the_serial_loop_takes_other_sequences_as_tasks():
 )
 def test_the_serial_loop_raises_at_once(tasks, kind):
     with pytest.raises(kind):
-        run_serial(iter(tasks), None)
+        run_serial(iter(tasks), [], None)

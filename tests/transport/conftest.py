@@ -1,10 +1,13 @@
 """A stand-in for a worker: a fresh Python with this process's sys.path."""
 
+import select
 import sys
 import textwrap
+import threading
 
 import pytest
 
+from cypar.transport._channel import Channel, socketpair
 from cypar.transport.functions import FunctionTable
 
 PROGRAM = """
@@ -69,3 +72,79 @@ def main_function():
         return namespace["f"], namespace
 
     return make
+
+
+# ---- channels --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def make_pair():
+    """Return a function that makes the parent's and the worker's channel."""
+
+    def make():
+        fds = socketpair()
+        return Channel(fds[0], False), Channel(fds[1], True)
+
+    return make
+
+
+@pytest.fixture
+def pair(make_pair):
+    """The parent's and the worker's channel, closed after the test."""
+    channels = make_pair()
+    yield channels
+    for channel in channels:
+        channel.close()
+
+
+@pytest.fixture(scope="session")
+def receive():
+    """Return a function that waits for a frame, on either side."""
+
+    def wait(channel):
+        poll = select.poll()
+        poll.register(channel.fd, select.POLLIN)
+        while (frame := channel.receive()) is None:
+            poll.poll()
+        return frame
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def flush():
+    """Return a function that sends all that is queued, as the parent's loop does."""
+
+    def send_all(channel):
+        poll = select.poll()
+        poll.register(channel.fd, select.POLLOUT)
+        while not channel.send_queued():
+            poll.poll()
+
+    return send_all
+
+
+class Thread(threading.Thread):
+    """A thread that keeps what its function returned or raised."""
+
+    def __init__(self, function, *args):
+        super().__init__()
+        self.function, self.args = function, args
+        self.result = None
+        self.start()
+
+    def run(self):
+        try:
+            self.result = self.function(*self.args)
+        except BaseException as exc:
+            self.result = exc
+
+    def wait(self):
+        self.join()
+        return self.result
+
+
+@pytest.fixture(scope="session")
+def thread():
+    """Return a class: start ``thread(function, *args)``, then ``wait()`` its result."""
+    return Thread

@@ -26,6 +26,7 @@ from cypar.backends.pool.state import difference, snapshot
 from cypar.core._batch import Batch
 from cypar.core._batch_estimator import BatchEstimator
 from cypar.core._status_page import (
+    MAX_BATCH,
     MAX_SEQUENCE,
     listen,
     spin_for_news,
@@ -68,7 +69,7 @@ class Dispatcher:
         self.task_bytes = 1.0  # smoothed size of one task on the socket
         self.start_failures = 0
         self.max_start_failures = MAX_START_FAILURES
-        self.batch_size = max(1, self.options.batch_size)
+        self.batch_size = min(max(1, self.options.batch_size), MAX_BATCH)
         self.wake_fd, self._wake_write = _wake_pipe()
         self.poll.register(self.wake_fd, select.POLLIN)
 
@@ -107,7 +108,6 @@ class Dispatcher:
 
     def dispatch(self):
         """Send batches while there are tasks and room for them."""
-        state = None
         while not self.call.stopping:
             worker = self.free_worker()
             if worker is None:
@@ -120,9 +120,7 @@ class Dispatcher:
                         self.rebalance(idle)
                 return
             self.exhausted = False
-            if state is None:
-                state = snapshot()
-            self.send(worker, tasks, state)
+            self.send(worker, tasks, snapshot())  # the iterator may have changed it
 
     def free_worker(self):
         """Return the worker to send the next batch to, or None."""
@@ -134,11 +132,7 @@ class Dispatcher:
                 if n == 0:
                     return best
         # another worker is better than a second batch in flight
-        if len(self.workers) < self.options.n_jobs and (
-            self.call.source.pending or not self.call.source.ended
-        ):
-            if not self.has_task():
-                return None
+        if len(self.workers) < self.options.n_jobs and self.has_task():
             added = self.add_worker()
             if added is not None:
                 return added

@@ -78,6 +78,8 @@ class Reader:
     def ended(self, worker):
         """Judge the end of a worker; its unclaimed tasks are pending again."""
         dispatcher = self.dispatcher
+        if dispatcher.pool.is_closed:
+            raise SystemExit("the interpreter shuts down, the workers were killed")
         dispatcher.forget(worker)
         pending = []
         started = None

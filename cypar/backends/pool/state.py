@@ -90,8 +90,8 @@ def difference(old, new):
             for name, value in new.environ.items()
             if known.get(name) != value
         ] + [(name, None) for name in known if name not in new.environ]
-    if old is None or old.path != new.path:
-        changes["path"] = worker_path(new.path)
+    if old is None or old.path != new.path or old.cwd != new.cwd:
+        changes["path"] = worker_path(new.path, new.cwd)
     if (old is None or old.cwd != new.cwd) and new.cwd is not None:
         changes["cwd"] = new.cwd
     if old is None or old.umask != new.umask:

@@ -23,7 +23,6 @@ import time
 from cypar.backends.pool.backoff import Backoff
 from cypar.backends.pool.spawn import Process
 from cypar.backends.pool.state import snapshot
-from cypar.core._helper_threads import is_shutting_down
 from cypar.core.cpu import cpu_count
 
 START_TIMEOUT_S = 60.0  # a worker that is not ready by then is given up
@@ -74,6 +73,7 @@ class Pool:
         self._leased = set()
         self._calls = 0
         self._limit = cpu_count()  # or the largest n_jobs so far
+        self._closed = False  # the interpreter shuts down
         self._waiting = []  # wake functions of calls that would take more workers
         self.spin = Backoff()
         self._life = None  # (read end, write end) of the pipe that ties workers to us
@@ -103,10 +103,10 @@ class Pool:
         wake : callable
             Called when it pays to ask again.
         """
-        if is_shutting_down():
-            raise RuntimeError(
-                "worker processes are not started while the interpreter shuts down"
-            )
+        if self._closed:
+            # A daemon thread in the middle of a call: it ends without a word, as
+            # the whole program does.
+            raise SystemExit("the interpreter shuts down, no workers are started")
         with self._lock:
             if self._idle:
                 worker = self._idle.pop()
@@ -164,9 +164,19 @@ class Pool:
 
     def close_at_exit(self):
         """Kill everything; nothing remains after the interpreter's end."""
+        self._closed = True
         with self._lock:
-            workers = [*self._idle, *self._leased]
-        self.discard(workers)
+            idle, leased = list(self._idle), list(self._leased)
+        for worker in leased:  # another thread holds their descriptors: not closed
+            worker.process.kill()
+        self.discard(idle)
+        for worker in leased:
+            worker.process.reap()
+
+    @property
+    def is_closed(self):
+        """Whether the interpreter shuts down and all workers were killed."""
+        return self._closed
 
     def drop(self):
         """In a forked child: close the descriptors, touch no process."""

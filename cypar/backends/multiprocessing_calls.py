@@ -1,0 +1,331 @@
+"""One call on the 'multiprocessing' backend: draw, hand out, read, until all is done.
+
+One thread runs a call: the caller in list mode, a pump thread otherwise. Each wait is
+a descriptor or a deadline.
+"""
+
+from __future__ import annotations
+
+import time
+from _pickle import dumps as plain_dumps
+from signal import SIGKILL
+
+from cypar.backends.multiprocessing_worker import CHANGED, SLOT
+from cypar.backends.pool.readings import crash_error
+from cypar.core import errors
+from cypar.core._batch import Batch, give, read_results
+from cypar.core._batch_estimator import BatchEstimator
+from cypar.core._status_page import listen, stop_listening
+from cypar.core._task_queue import END, LATER
+
+DISPATCH_S = 200e-6  # what one batch costs: three threads of the Pool handle it
+MAX_BATCH_BYTES = 1 << 20  # batches grow to this, for they are copied several times
+MIN_STEAL_S = 500e-6  # taking tasks back pays if they last longer than two dispatches
+STEAL_RETRY_S = 2e-3  # a task that has run this long holds up what is behind it
+GRACE_S = 0.02  # a stopped call waits this long for tasks that are nearly done
+
+
+class Dispatcher:
+    """Drives one call on one pool.
+
+    Parameters
+    ----------
+    call : Call
+    pool : WorkerPool
+    table : FunctionTable
+        That of the call's capture.
+    """
+
+    def __init__(self, call, pool, table):
+        self.call = call
+        self.pool = pool
+        self.table = table
+        self.options = call.options
+        self.replacements = {}  # blob by name -> reference by value
+        self.estimator = BatchEstimator(DISPATCH_S)
+        self.batch_size = max(1, self.options.batch_size)
+        self.exhausted = False  # the last draw gave nothing
+        self.task_bytes = 1.0  # smoothed size of one pickled task
+
+    def run(self):
+        """Run the call; returns when it is done or stopped."""
+        call = self.call
+        call.on_wake(self.pool.wake)
+        try:
+            call.source.fill()
+            while not self.is_over():
+                self.dispatch()
+                if self.is_over():
+                    break
+                self.wait_and_read(self.timeout())
+            self.settle()
+        finally:
+            call.off_wake(self.pool.wake)
+
+    def is_over(self):
+        return bool(self.call.stopping) or self.call.outcomes.done
+
+    def busy(self):
+        """Return the tickets whose batches have open tasks."""
+        return [ticket for ticket in self.pool.tickets if ticket.batch is not None]
+
+    # ---- handing out ---------------------------------------------------------------
+
+    def dispatch(self):
+        """Hand out batches while there are tasks and tickets."""
+        while not self.call.stopping:
+            ticket = self.pool.free_ticket()
+            if ticket is None:
+                return
+            tasks = self.call.source.draw(self.batch_size)
+            self.exhausted = tasks is LATER or tasks is END
+            if self.exhausted:
+                self.rebalance(ticket)
+                return
+            self.send(ticket, tasks)
+
+    def send(self, ticket, tasks):
+        """Send a batch as (functions, [(number of the function, arguments)])."""
+        functions, numbers, entries = [], {}, []
+        for _, (reference, data) in tasks:
+            if self.replacements:
+                reference = self.replacements.get(reference.blob, reference)
+            number = numbers.get(reference.blob)
+            if number is None:
+                number = numbers[reference.blob] = len(functions)
+                functions.append((reference.blob, reference.mutable))
+            entries.append((number, data))
+        payload = plain_dumps((functions, entries), 5)
+        mean = len(payload) / len(tasks)
+        self.task_bytes = max(mean, 0.5 * (self.task_bytes + mean))
+        self.pool.submit(ticket, Batch(tasks), payload)
+
+    def rebalance(self, free):
+        """Give idle workers half of the unclaimed tasks of the fullest batch."""
+        while free is not None and len(self.busy()) < self.options.n_jobs:
+            # a batch that no worker has yet waits for nothing but an idle worker
+            begun = [ticket for ticket in self.busy() if ticket.page.claimed(SLOT)]
+            victim = max(begun, key=_unclaimed, default=None)
+            most = _unclaimed(victim) if victim is not None else 0
+            if most == 0:
+                return
+            stuck = victim.page.running_ns() * 1e-9 > STEAL_RETRY_S
+            if not stuck and most * self.estimator.task_seconds < MIN_STEAL_S:
+                return
+            tasks = self.recall(victim, 0 if stuck and most == 1 else most // 2)
+            if tasks:
+                self.send(free, tasks)
+            free = self.pool.free_ticket()
+
+    def recall(self, ticket, keep):
+        """Take unclaimed tasks back, all but the first ``keep``; returns them."""
+        first, end = ticket.page.recall(SLOT, keep)
+        if first == end:
+            return []
+        taken = ticket.batch.take_back(first, end)
+        if ticket.batch.left == 0:
+            ticket.batches[SLOT] = None
+        return taken
+
+    # ---- waiting -------------------------------------------------------------------
+
+    def timeout(self):
+        """Return how long to wait for news, in ms; None for as long as it takes."""
+        busy = self.busy()
+        waits = []
+        if (
+            self.exhausted
+            and len(busy) < self.options.n_jobs
+            and any(map(_unclaimed, busy))
+        ):
+            waits.append(STEAL_RETRY_S)
+        if self.options.timeout_s is not None:
+            for ticket in busy:
+                running = ticket.page.running_ns() * 1e-9
+                waits.append(max(0.0, self.options.timeout_s - running) + 1e-3)
+        return min(waits) * 1e3 if waits else None
+
+    def wait_and_read(self, timeout_ms):
+        """Wait for news and take it all in."""
+        pages = [ticket.page for ticket in self.busy()]
+        news = listen(pages)
+        try:
+            self.pool.wait(0 if news else timeout_ms)
+        finally:
+            stop_listening(pages)
+        self.read()
+        if self.pool.dead:
+            self.crashed()
+        else:
+            self.check_deadlines()
+
+    def read(self):
+        """Take in all results and all answers that have come."""
+        for ticket in self.busy():
+            self.read_log(ticket)
+        completed = self.pool.completed
+        while completed:
+            ticket, answer = completed.popleft()
+            if ticket.batch is not None:
+                self.read_log(ticket)  # the answer was after the last record
+            if ticket.batch is not None:
+                self.read_answer(ticket, answer)
+            ticket.in_flight = False
+
+    def read_log(self, ticket):
+        finished = read_results(
+            ticket.page, ticket.batches, self.call.outcomes, _decoded_error
+        )
+        for batch in finished:
+            self.observe(batch)
+
+    def read_answer(self, ticket, answer):
+        """Take in what the log did not take; no task of the batch stays open."""
+        batch, ticket.batches[SLOT] = ticket.batch, None
+        outcomes = self.call.outcomes
+        if isinstance(answer, BaseException):
+            # the Pool's own failure: no memory, or an argument larger than it takes
+            for index, _ in filter(None, batch.tasks):
+                outcomes.put_error(index, answer)
+            return
+        kind, content = answer
+        if kind == CHANGED:
+            self.send_by_value(batch, *content)
+            return
+        for position, result_kind, data, seconds in content:
+            index = batch.done(position, seconds)
+            give(outcomes, index, result_kind, data, _decoded_error)
+        self.observe(batch)
+
+    def send_by_value(self, batch, blob, module):
+        """Run a batch again: the worker has another version of its module."""
+        tasks = list(filter(None, batch.tasks))
+        if blob not in self.replacements:  # else another batch has said so already
+            by_blob = {reference.blob: reference for _, (reference, _) in tasks}
+            reference = by_blob.get(blob)
+            function = reference and reference.source and reference.source()
+            if function is None:
+                raise RuntimeError(
+                    f"the workers have another version of module {module!r}, which a "
+                    "task of this call needs: reload the module, or start again"
+                )
+            self.table.distrust(module)
+            self.replacements[blob] = self.table.encode(function)
+        self.call.source.give_back(tasks)
+
+    def observe(self, batch):
+        """Learn from a finished batch how large the next ones should be."""
+        if self.options.batch_size or not batch.n:
+            return
+        size = self.estimator.observe(batch.n, batch.seconds)
+        size = min(size, max(1, int(MAX_BATCH_BYTES / self.task_bytes)))
+        if self.options.explicit_pre_dispatch and (
+            self.call.outcomes.finished < 4 * self.options.pre_dispatch
+        ):
+            return  # the caller wants to see single tasks first
+        if size != self.batch_size:
+            self.batch_size = size
+            self.call.source.set_batch_size(size)
+
+    # ---- failures and ends ---------------------------------------------------------
+
+    def check_deadlines(self):
+        timeout_s = self.options.timeout_s
+        if timeout_s is None:
+            return
+        for ticket in self.busy():
+            if ticket.page.running_ns() > timeout_s * 1e9:
+                self.read()  # it may have just finished
+                running = _running(ticket)
+                if running is None or ticket.page.running_ns() <= timeout_s * 1e9:
+                    continue
+                self.pool.kill()  # no other worker may hold up the error
+                index = running[0]
+                error = errors.timeout_error(index, timeout_s)
+                self.call.outcomes.put_error(index, error)
+                return
+
+    def crashed(self):
+        """Fail the call: a worker has ended by itself."""
+        pool = self.pool
+        dead = list(pool.dead)
+        pool.kill()
+        self.read()
+        if self.is_over():
+            return
+        # others may have died by themselves, too, before they were killed
+        dead += [pid for pid, code in pool.exitcodes.items() if code != -SIGKILL]
+        found = False
+        for pid in dead:
+            running = self.running_task(pid)
+            if running is not None:
+                found = True
+                index, (reference, _) = running
+                error = crash_error(index, reference, pid, pool.exitcodes[pid])
+                self.call.outcomes.put_error(index, error)
+        if not found:
+            self.crashed_between_tasks(dead[0])
+
+    def running_task(self, pid):
+        """Return the (index, captured task) that a worker died of, or None."""
+        number = self.pool.on_ticket.get(pid, -1)
+        return _running(self.pool.tickets[number]) if number >= 0 else None
+
+    def crashed_between_tasks(self, pid):
+        exitcode = self.pool.exitcodes[pid]
+        if pid not in self.pool.ready:
+            raise errors.PoolStartError(
+                f"worker process {pid} ended before it was ready (exit code "
+                f"{exitcode}); its stderr says why. With the start methods 'spawn' and "
+                "'forkserver' a script needs `if __name__ == '__main__':` around what "
+                "it runs"
+            )
+        open_tasks = sorted(
+            index
+            for ticket in self.busy()
+            for index, _ in filter(None, ticket.batch.tasks)
+        )
+        shown = ", ".join(map(str, open_tasks[:20])) or "none"
+        raise errors.WorkerCrash(
+            f"worker process {pid} ended (exit code {exitcode}) between two tasks; "
+            f"tasks that were not finished: {shown}",
+            exitcode=exitcode,
+        )
+
+    def settle(self):
+        """Stop what still runs: take back, and wait a moment for the rest."""
+        if self.pool.over:
+            return
+        deadline = time.monotonic() + GRACE_S
+        for ticket in self.busy():
+            self.recall(ticket, 0)
+        while self.busy() and not self.pool.dead:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            self.pool.wait(left * 1e3)
+            self.read()
+
+
+def _unclaimed(ticket):
+    return ticket.page.unclaimed(SLOT)
+
+
+def _running(ticket):
+    """Return the task that was claimed last if it is not done, else None."""
+    claimed = ticket.page.claimed(SLOT)
+    if ticket.batch is None or claimed == 0:
+        return None
+    return ticket.batch.tasks[claimed - 1]
+
+
+def _decoded_error(index, data):
+    # needed only after a failure, and slow to import
+    from cypar.transport.exceptions import decode_exception
+
+    exc = decode_exception(bytes(data))
+    try:
+        exc.task_index = index
+    except Exception:
+        pass  # a class with __slots__ takes no attribute
+    return exc

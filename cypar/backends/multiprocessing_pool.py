@@ -1,0 +1,337 @@
+"""A `multiprocessing.Pool` whose death is noticed and whose end is certain.
+
+A stock Pool starts a new worker when one dies, forgets the task it ran, and then
+hangs in ``terminate()`` if the dead one held a lock of its queues. Here:
+
+- the Pool starts each worker once, in the caller's thread, and none later;
+- who calls `wait` sees a worker's end at once, by a descriptor of its process;
+- `kill` ends all workers by SIGKILL and takes the Pool apart without its help: its
+  threads are woken by closed pipes, its finalizer is cancelled.
+
+Thread safety: one call at a time uses a pool; `wake` and the Pool's callbacks may come
+from any thread.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import multiprocessing.util  # noqa: F401 (its exit handler must run after ours)
+import os
+import select
+import signal
+import threading
+import time
+from collections import deque
+from functools import partial
+
+from cypar.backends import multiprocessing_stock as stock
+from cypar.backends import multiprocessing_worker as worker
+from cypar.backends.multiprocessing_worker import NOTE, SLOT, Shared
+from cypar.core import errors
+from cypar.core._status_page import MAX_SEQUENCE, StatusPage, process_fd
+from cypar.transport import serialize
+
+CLOSE_S = 2.0  # healthy workers may take this long to end by themselves
+DEATH_S = 5.0  # after SIGKILL, on a machine that is very busy
+NOTE_BYTES = 4096  # read at once
+
+
+class Ticket:
+    """The right to have one batch in flight."""
+
+    __slots__ = ("batches", "in_flight", "number", "page", "sequence")
+
+    def __init__(self, number, page):
+        self.number = number
+        self.page = page
+        self.batches = [None, None]  # by slot, of which one is used
+        self.sequence = 0
+        self.in_flight = False  # until the Pool has answered
+
+    @property
+    def batch(self):
+        """The batch as long as tasks of it are open, else None."""
+        return self.batches[SLOT]
+
+
+class WorkerPool:
+    """The Pool of one call, or of the calls of one with-block; made by `start`.
+
+    Parameters
+    ----------
+    context : multiprocessing context
+    n_jobs : int
+    """
+
+    def __init__(self, context, n_jobs):
+        self.completed = deque()  # (ticket, answer of the batch or exception)
+        self.ready = set()  # pids of workers that have started
+        self.on_ticket = {}  # pid -> number of the ticket it works on
+        self.dead = []  # pids of workers that ended by themselves
+        self.exitcodes = {}  # by pid, once all are dead
+        self.over = False
+        self.n_jobs = n_jobs
+        self.tickets = []
+        self.poll = select.poll()
+        self._context = stock.SealedContext(context, n_jobs)
+        self._package = type(context).__module__.rpartition(".")[0]
+        self._pool = None
+        self._connections = []  # the parent's ends of pipes
+        self._by_fd = {}  # what is watched -> pid
+        self._pidfds = []
+        self.wake_fd = self._wake_write = -1
+        self._wake_lock = threading.RLock()  # a signal handler may wake, too
+
+    def start(self, level, n_threads, variables):
+        """Start the workers; arguments as of `multiprocessing_worker.initialize`."""
+        # The second batch of a worker hides the time of dispatch.
+        n_tickets = 2 * self.n_jobs if self.n_jobs <= 100 else self.n_jobs
+        pages = [StatusPage() for _ in range(n_tickets)]
+        self.tickets = [Ticket(number, page) for number, page in enumerate(pages)]
+        self._notes, notes = self._context.Pipe(duplex=False)
+        life, end_of_life = self._context.Pipe(duplex=False)
+        self._connections += (self._notes, end_of_life)
+        reduction = self._package + ".reduction"
+        shared = Shared(pages, notes, life, tuple(self._connections), reduction)
+        try:
+            self._make_pool(
+                (shared, level, n_threads, variables, serialize.export_settings())
+            )
+        finally:
+            shared.parents = ()
+            notes.close()
+            life.close()
+            for page in pages:
+                page.close_fd()
+        self._watch()
+
+    def _make_pool(self, arguments):
+        make = importlib.import_module(self._package + ".pool").Pool
+        method = self._context.get_start_method()
+        # No Ctrl-C until the workers have a handler of their own. A fork server would
+        # keep the mask for all its children.
+        blocked = method != "forkserver" and hasattr(signal, "pthread_sigmask")
+        if blocked:
+            old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        warning = stock.no_fork_warning if method == "fork" else contextlib.nullcontext
+        try:
+            with warning():
+                self._pool = make(
+                    self.n_jobs, worker.initialize, arguments, context=self._context
+                )
+        except OSError as error:
+            raise errors.PoolStartError(
+                f"cannot start {self.n_jobs} worker processes: {error}. Use fewer "
+                "n_jobs, or raise the limits on processes and open files"
+            ) from error
+        finally:
+            if blocked:
+                signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+    def _watch(self):
+        """Get ready to wait for notes, for wake-ups and for the end of processes."""
+        self.wake_fd, self._wake_write = os.pipe()
+        for fd in (self.wake_fd, self._wake_write, self._notes.fileno()):
+            os.set_blocking(fd, False)
+        self.poll.register(self.wake_fd, select.POLLIN)
+        self.poll.register(self._notes.fileno(), select.POLLIN)
+        for process in self._context.processes:
+            # A sentinel is a pipe, which a process that a task has forked holds open.
+            fd = process_fd(process.pid)
+            if fd >= 0:
+                self._pidfds.append(fd)
+                self._by_fd[fd] = process.pid
+                self.poll.register(fd, select.POLLIN)
+            self._by_fd[process.sentinel] = process.pid
+            self.poll.register(process.sentinel, select.POLLIN)
+
+    # ---- work ----------------------------------------------------------------------
+
+    def pids(self):
+        """Return the process ids of the workers."""
+        return [process.pid for process in self._context.processes]
+
+    def free_ticket(self):
+        """Return a ticket that is not in flight, or None."""
+        for ticket in self.tickets:
+            if not ticket.in_flight:
+                return ticket
+        return None
+
+    def submit(self, ticket, batch, payload):
+        """Hand a batch to the Pool; its answer comes to `completed`."""
+        ticket.sequence = (ticket.sequence + 1) & MAX_SEQUENCE
+        ticket.batches[SLOT] = batch
+        ticket.in_flight = True
+        ticket.page.publish(SLOT, ticket.sequence, batch.n)
+        answered = partial(self._answered, ticket)
+        self._pool.apply_async(
+            worker.run_batch,
+            (ticket.number, ticket.sequence, payload),
+            callback=answered,
+            error_callback=answered,
+        )
+
+    def _answered(self, ticket, answer):
+        # In a thread of the Pool: nothing of the user's is loaded or called here.
+        self.completed.append((ticket, answer))
+        self.wake()
+
+    def wake(self):
+        """End the current `wait`, or else the next one."""
+        with self._wake_lock:
+            if self._wake_write >= 0:
+                try:
+                    os.write(self._wake_write, b"\0")
+                except BlockingIOError:
+                    pass  # it is full of wake-ups already
+
+    def wait(self, timeout_ms):
+        """Wait for any news; `dead` then holds the workers that have ended."""
+        for fd, _ in self.poll.poll(timeout_ms):
+            if fd == self.wake_fd:
+                os.read(fd, NOTE_BYTES)
+            elif fd in self._by_fd and self._by_fd[fd] not in self.dead:
+                self.dead.append(self._by_fd[fd])
+        self.read_notes()
+
+    def read_notes(self):
+        """Take in which worker works on which ticket."""
+        # notes are written at once and NOTE.size divides what is read
+        size = NOTE_BYTES - NOTE_BYTES % NOTE.size
+        while True:
+            try:
+                data = os.read(self._notes.fileno(), size)
+            except BlockingIOError:
+                return
+            for pid, number in NOTE.iter_unpack(data):
+                if number != worker.NEWS:
+                    self.ready.add(pid)
+                    self.on_ticket[pid] = number
+            if len(data) < size:
+                return
+
+    def is_usable(self):
+        """Whether all workers live and none runs tasks of a call that is over."""
+        if self.over or any(ticket.batch is not None for ticket in self.tickets):
+            return False
+        self.wait(0)
+        return not self.dead
+
+    # ---- the end -------------------------------------------------------------------
+
+    def close(self):
+        """Let the workers end by themselves; kill those that do not."""
+        if self.over:
+            return
+        try:
+            self._pool.close()
+            deadline = time.monotonic() + CLOSE_S
+            for process in self._context.processes:
+                process.join(max(0.0, deadline - time.monotonic()))
+        finally:
+            self.kill()
+
+    def kill(self):
+        """End all workers by SIGKILL, whatever they do, and leave nothing behind."""
+        if self.over:
+            return
+        self.over = True
+        _live.discard(self)
+        started = [process for process in self._context.processes if process.pid]
+        for process in started:
+            _kill(process)
+        self.exitcodes = {process.pid: _exitcode(process) for process in started}
+        if self._pool is not None:
+            self.read_notes()
+            stock.dismantle(self._pool, self._context.taken_apart)
+            self._pool = None
+        # The start of a process looks at all others, and must not find one half closed.
+        with _starting:
+            for process in started:
+                try:
+                    process.close()
+                except ValueError:  # it cannot be killed: in the kernel for now
+                    continue
+        self._close_descriptors()
+
+    def _close_descriptors(self):
+        for connection in self._connections:
+            connection.close()
+        with self._wake_lock:
+            for fd in (self.wake_fd, self._wake_write, *self._pidfds):
+                if fd >= 0:
+                    os.close(fd)
+            self.wake_fd = self._wake_write = -1
+        self._pidfds = []
+
+    def forget(self):
+        """In a forked child: let go of the parent's pool without touching it."""
+        self.over = True
+        self._wake_lock = threading.RLock()  # the parent may hold the old one
+        stock.forget(self._pool)
+        self._close_descriptors()
+
+
+def _kill(process):
+    """SIGKILL a worker and the processes that its tasks have started."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass  # it leads no group yet, or all of the group are gone
+    process.kill()
+
+
+def _exitcode(process):
+    """Wait for the end of a killed process and return its exit code, or None."""
+    deadline = time.monotonic() + DEATH_S
+    while True:
+        process.join(0.1)
+        if process.exitcode is not None or time.monotonic() > deadline:
+            return process.exitcode
+        time.sleep(1e-3)  # a thread of the Pool has reaped it and is about to say so
+
+
+# ---- all pools of this process -----------------------------------------------------
+
+_live = set()
+# Workers of one pool must not inherit the pipes of another that is half made, and
+# filters of warnings are not per thread.
+_starting = threading.RLock()
+
+
+def start(context, n_jobs, level, n_threads, variables):
+    """Return a new `WorkerPool` with running workers."""
+    with _starting:
+        pool = WorkerPool(context, n_jobs)
+        try:
+            pool.start(level, n_threads, variables)
+        except BaseException:
+            pool.kill()
+            raise
+        _live.add(pool)
+    return pool
+
+
+def _kill_all():
+    for pool in list(_live):
+        pool.kill()
+
+
+def _forget_all():
+    """In a forked child, also a worker of another pool: drop what the parent has.
+
+    Otherwise the child would hold open pipes whose end must be seen in the parent.
+    """
+    global _starting
+    for pool in list(_live):
+        pool.forget()
+    _live.clear()
+    _starting = threading.RLock()  # the parent may hold the old one
+
+
+atexit.register(_kill_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

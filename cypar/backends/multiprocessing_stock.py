@@ -1,0 +1,109 @@
+"""What must be known of the inside of `multiprocessing.Pool`, of Python 3.10 to 3.14.
+
+The one place that uses its private names. A Pool has three daemon threads:
+
+    worker handler   replaces dead workers: here it waits instead (SealedContext)
+    task handler     task queue -> ``_inqueue``, a pipe that all workers read
+    result handler   ``_outqueue``, a pipe that all workers write -> callbacks
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import warnings
+
+THREAD_S = 1.0  # the threads of a Pool end at once when their pipes are closed
+
+
+class SealedContext:
+    """A context that makes a number of processes and no more, and knows them.
+
+    The thread in which the Pool replaces dead workers waits here until the Pool is
+    taken apart. It would also end the Pool's other threads, by messages that might
+    get into the middle of one that a killed worker has begun.
+    """
+
+    def __init__(self, context, n):
+        self._context = context
+        self._left = n
+        self.processes = []
+        self.taken_apart = threading.Event()
+
+    def __getattr__(self, name):
+        return getattr(self._context, name)
+
+    def Process(self, *args, **kwargs):  # noqa: N802 (the Pool calls it)
+        if self._left == 0:
+            self.taken_apart.wait()
+            return _NoProcess()
+        self._left -= 1
+        process = self._context.Process(*args, **kwargs)
+        self.processes.append(process)
+        return process
+
+
+class _NoProcess:
+    """What the Pool may take for a worker while its threads end."""
+
+    name = ""
+    exitcode = None
+
+    def start(self):
+        pass
+
+
+def dismantle(pool, taken_apart):
+    """End the threads of a Pool whose workers are gone, and close its pipes.
+
+    Not ``pool.terminate()``: it waits for locks that a killed worker may have held.
+    """
+    pool._terminate.cancel()
+    pool._state = "TERMINATE"
+    threads = (pool._worker_handler, pool._task_handler, pool._result_handler)
+    for thread in threads:
+        thread._state = "TERMINATE"
+    pool._outqueue._wlock = None  # a killed worker may have held it
+    pool._change_notifier.put(None)  # nobody but the Pool's threads uses it
+    pool._taskqueue.put(None)
+    # The task handler may wait in a write to workers: without readers it fails.
+    pool._inqueue._reader.close()
+    pool._task_handler.join(THREAD_S)
+    # The result handler may wait for the rest of a message: the pipe's end wakes it.
+    pool._outqueue._writer.close()
+    pool._result_handler.join(THREAD_S)
+    taken_apart.set()
+    pool._worker_handler.join(THREAD_S)
+    if any(thread.is_alive() for thread in threads):
+        return  # another process holds the pipes; daemon threads do not matter
+    pool._inqueue._writer.close()
+    pool._outqueue._reader.close()
+    pool._change_notifier._reader.close()
+    pool._change_notifier._writer.close()
+    pool._cache.clear()
+
+
+def forget(pool):
+    """In a forked child: close the pipes of the parent's Pool, and use none."""
+    pool._state = "TERMINATE"  # its __del__ would write to the parent's pipes
+    for queue in (pool._inqueue, pool._outqueue, pool._change_notifier):
+        queue._reader.close()
+        queue._writer.close()
+
+
+@contextlib.contextmanager
+def no_fork_warning():
+    """Ignore what Python 3.12+ says of a fork in a process that has threads.
+
+    Workers need nothing of the other threads, and our parked helpers are gone before
+    a fork; threads of BLAS or of the user may be there.
+    """
+    if sys.version_info < (3, 12):
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", ".*use of fork.* may lead to deadlocks", DeprecationWarning
+        )
+        yield

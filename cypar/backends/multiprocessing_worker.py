@@ -1,0 +1,220 @@
+"""What runs in the worker processes of the 'multiprocessing' backend.
+
+The Pool carries batches as bytes; claims, starts and small results go through one
+`StatusPage` per *ticket*, the right to have one batch in flight. So the parent sees
+which task runs and since when, takes unclaimed tasks back from a batch that is stuck,
+and after a death still reads what was finished.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import struct
+import sys
+
+from cypar.core import config_state
+from cypar.core._process_loop import BatchRunner
+from cypar.core._status_page import StatusPage, die_with_pipe
+from cypar.transport import serialize
+from cypar.transport.functions import ModuleChanged, decode
+
+NOTE = struct.Struct("=qi")  # pid, ticket; less than PIPE_BUF, so written at once
+IDLE = -1  # instead of a ticket: the worker is ready and runs nothing
+NEWS = -2  # instead of a ticket: a result log has new records
+DONE, CHANGED = "done", "changed"  # what a batch answers with
+SLOT = 0  # a ticket uses one of its page's two slots
+MAX_FUNCTIONS = 256  # functions a worker keeps
+
+
+class Shared:
+    """What all workers of one pool share with their parent.
+
+    Parameters
+    ----------
+    pages : list of StatusPage
+        By ticket.
+    notes : Connection
+        Where workers write notes.
+    life : Connection
+        Its other end is open while the parent lives.
+    parents : list of Connection
+        The parent's ends: a forked worker inherits and closes them.
+    reduction : str
+        Name of the module that sends descriptors to new processes.
+    """
+
+    def __init__(self, pages, notes, life, parents=(), reduction=""):
+        self.pages = pages
+        self.notes = notes
+        self.life = life
+        self.parents = parents
+        self.reduction = reduction
+
+    def __reduce__(self):
+        # Only while a process is spawned; a forked worker gets the object itself.
+        send = importlib.import_module(self.reduction).DupFd
+        return _rebuild, ([send(page.fd) for page in self.pages], self.notes, self.life)
+
+
+def _rebuild(descriptors, notes, life):
+    return Shared([StatusPage(fd.detach()) for fd in descriptors], notes, life)
+
+
+class _Server:
+    """Runs batches in one worker."""
+
+    def __init__(self, shared, level):
+        self.level = level
+        self.notes_fd = shared.notes.fileno()
+        self.pid = os.getpid()
+        self.functions = {}  # by blob
+        self.large = []  # results of the running batch that did not fit into the log
+        self.keep = shared
+        self.limits = None
+        self.runners = [
+            BatchRunner(
+                page,
+                serialize.dumps_result,
+                _encode_error,
+                self.make_flush(page),
+                self.keep_large,
+            )
+            for page in shared.pages
+        ]
+
+    def note(self, ticket):
+        os.write(self.notes_fd, NOTE.pack(self.pid, ticket))
+
+    def make_flush(self, page):
+        def flush():
+            if page.is_listening():
+                self.note(NEWS)
+
+        return flush
+
+    def keep_large(self, slot, position, kind, data, seconds):
+        self.large.append((position, kind, data, seconds))
+
+    def run(self, ticket, sequence, payload):
+        """Run what is left of a batch; returns what the log did not take."""
+        config_state.become_worker(self.level)  # drops settings a task left behind
+        self.note(ticket)
+        try:
+            functions, tasks = serialize.loads(payload)
+            changed = self.find_changed(functions)
+            if changed is not None:
+                return changed
+
+            def load(position):
+                number, data = tasks[position]
+                function = self.get_function(*functions[number])
+                if type(data) is tuple:  # immutable arguments
+                    return function, data, {}
+                return (function, *serialize.loads(data))
+
+            self.runners[ticket].run_tasks(SLOT, sequence, load)
+            large, self.large = self.large, []
+            return DONE, large
+        finally:
+            self.note(IDLE)
+
+    def find_changed(self, functions):
+        """Load the functions; say so if a module is not the one the parent has."""
+        for blob, mutable in functions:
+            try:
+                self.get_function(blob, mutable)
+            except ModuleChanged as change:
+                return CHANGED, (blob, change.module)
+            except BaseException:
+                continue  # raised again for each task that needs it
+        return None
+
+    def get_function(self, blob, mutable):
+        if mutable:  # every task gets a fresh copy of what it may change
+            return decode(blob)
+        function = self.functions.get(blob)
+        if function is None:
+            if len(self.functions) >= MAX_FUNCTIONS:
+                self.functions.clear()
+            function = self.functions[blob] = decode(blob)
+        return function
+
+
+_server = None
+
+
+def run_batch(ticket, sequence, payload):
+    """Run one batch; the function that is given to the Pool."""
+    return _server.run(ticket, sequence, payload)
+
+
+def initialize(shared, level, n_threads, variables, pickling):
+    """Make a new process a worker; the Pool's initializer.
+
+    Parameters
+    ----------
+    shared : Shared
+    level : int
+        Nesting level of the tasks.
+    n_threads : int
+        For BLAS and OpenMP.
+    variables : tuple of str
+        Environment variables to set to it: not those that the user has set.
+    pickling : bytes
+        From `serialize.export_settings`.
+    """
+    global _server
+    # The parent acts on Ctrl-C. A handler and not SIG_IGN, which the tasks' own
+    # subprocesses would inherit; blocked while the process started.
+    signal.signal(signal.SIGINT, lambda signum, frame: None)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    for connection in shared.parents:
+        connection.close()
+    for page in shared.pages:
+        page.close_fd()
+    _die_with_parent(shared.life)
+    _reseed()
+    serialize.import_settings(pickling)
+    config_state.become_worker(level)
+    _server = _Server(shared, level)
+    _server.limits = _limit_threads(n_threads, variables)
+    _server.note(IDLE)
+
+
+def _die_with_parent(life):
+    """Lead a process group that ends with the parent, even inside C code."""
+    try:
+        os.setpgid(0, 0)
+        # A descriptor of its own for the pipe, since the setting is per open file.
+        own = os.open(f"/proc/self/fd/{life.fileno()}", os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return  # the worker then ends when it next reads from the parent
+    die_with_pipe(own)
+
+
+def _reseed():
+    """Give a forked worker random numbers of its own."""
+    if "random" in sys.modules:
+        sys.modules["random"].seed()
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
+
+
+def _limit_threads(n_threads, variables):
+    for name in variables:
+        os.environ[name] = str(n_threads)
+    if "numpy" not in sys.modules and "threadpoolctl" not in sys.modules:
+        return None
+    import threadpoolctl  # a library with its own threads is loaded already
+
+    return threadpoolctl.threadpool_limits(n_threads)
+
+
+def _encode_error(exc, function, args, kwargs):
+    # needed only after a failure, and slow to import
+    from cypar.transport.exceptions import encode_exception
+
+    return encode_exception(exc, function, args, kwargs)

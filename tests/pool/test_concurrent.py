@@ -1,0 +1,89 @@
+"""Calls from several threads lease disjoint workers and never wait for each other."""
+
+import os
+import threading
+
+import pytest
+
+from cypar import Parallel, delayed
+
+
+def in_threads(*functions):
+    """Run functions side by side; returns their results; raises the first error."""
+    results, errors = [None] * len(functions), []
+
+    def run(k, function):
+        try:
+            results[k] = function()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=item) for item in enumerate(functions)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return results
+
+
+@pytest.mark.parametrize("backend", ["processes", "threading"])
+@pytest.mark.timeout(30)
+def test_four_threads_and_five_calls_each(fresh_pool, backend):
+    def calls(n_jobs):
+        return [
+            Parallel(n_jobs=n_jobs, backend=backend)(
+                delayed(abs)(-i) for i in range(30)
+            )
+            for _ in range(5)
+        ]
+
+    outs = in_threads(*(lambda n=n: calls(n) for n in (2, 3, 2, 4)))
+    assert outs == [[list(range(30))] * 5] * 4
+
+
+def test_calls_have_workers_of_their_own(fresh_pool, signals):
+    """Two calls at once, all of whose tasks must meet."""
+
+    def call():
+        return Parallel(n_jobs=2)(delayed(signals.meet)("met", 4) for _ in range(2))
+
+    Parallel(n_jobs=4)(delayed(signals.meet)("warm", 4) for _ in range(4))
+    first, second = in_threads(call, call)
+    assert len({*first, *second}) == 4
+    assert os.getpid() not in {*first, *second}
+
+
+def test_crash_in_one_call_leaves_the_other_alone(fresh_pool, signals):
+    def crashing():
+        with pytest.raises(RuntimeError):
+            Parallel(n_jobs=2)([delayed(abs)(1), delayed(os._exit)(1)])
+        signals.set("crashed")
+
+    def other():
+        return Parallel(n_jobs=2)(delayed(signals.wait)("crashed") for _ in range(4))
+
+    assert in_threads(crashing, other)[1] == [None] * 4
+
+
+def test_surplus_workers_leave(fresh_pool):
+    from cypar import cpu_count
+
+    def call():
+        return Parallel(n_jobs=2)(delayed(abs)(i) for i in range(20))
+
+    in_threads(*[call] * 6)
+    call()
+    idle, leased = fresh_pool.pids()
+    assert leased == []
+    assert len(idle) <= max(cpu_count(), 6) + 1
+
+
+def test_generators_side_by_side(fresh_pool):
+    generators = [
+        Parallel(n_jobs=2, return_as="generator")(delayed(abs)(-i) for i in range(50))
+        for _ in range(3)
+    ]
+    for values in zip(*generators, strict=True):
+        assert len(set(values)) == 1

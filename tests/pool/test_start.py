@@ -1,0 +1,72 @@
+"""Starting workers: what cannot start is told; no more are started than needed."""
+
+import sys
+
+import pytest
+
+from cypar import Parallel, PoolStartError, delayed
+
+
+@pytest.mark.parametrize(
+    ("executable", "part"),
+    [
+        ("/bin/true", "sys.executable"),
+        ("/bin/false", "sys.executable"),
+        ("/no/such/python", "/no/such/python"),
+        ("/etc/passwd", "/etc/passwd"),
+        ("", "sys.executable"),
+        (None, "sys.executable"),
+    ],
+)
+def test_executable_that_is_no_python(fresh_pool, monkeypatch, executable, part):
+    monkeypatch.setattr(sys, "executable", executable)
+    with pytest.raises(PoolStartError, match=part):
+        Parallel(n_jobs=2)(delayed(abs)(i) for i in range(4))
+    monkeypatch.undo()
+    assert Parallel(n_jobs=2)(delayed(abs)(-i) for i in range(4)) == [0, 1, 2, 3]
+
+
+def test_end_of_stderr_is_in_the_message(fresh_pool, monkeypatch, tmp_path):
+    script = tmp_path / "broken"
+    script.write_text("#!/bin/sh\necho the reason why >&2\nexit 3\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    with pytest.raises(PoolStartError, match="the reason why"):
+        Parallel(n_jobs=2)(delayed(abs)(i) for i in range(4))
+
+
+def test_start_error_in_generator_mode(fresh_pool, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    generator = Parallel(n_jobs=2, return_as="generator")(
+        delayed(abs)(i) for i in range(4)
+    )
+    with pytest.raises(PoolStartError):
+        next(generator)
+
+
+@pytest.mark.parametrize(("n_tasks", "n_workers"), [(0, 0), (1, 1), (2, 2)])
+def test_no_more_workers_than_tasks(fresh_pool, n_tasks, n_workers):
+    Parallel(n_jobs=6)(delayed(abs)(i) for i in range(n_tasks))
+    idle, leased = fresh_pool.pids()
+    assert leased == []
+    assert len(idle) == n_workers
+
+
+def test_no_more_workers_than_jobs(fresh_pool):
+    Parallel(n_jobs=2)(delayed(abs)(i) for i in range(100))
+    assert len(fresh_pool.pids()[0]) == 2
+
+
+def test_no_thread_in_list_mode(fresh_pool):
+    import threading
+
+    before = threading.enumerate()
+    seen = []
+
+    def tasks():
+        for i in range(100):
+            seen.extend(set(threading.enumerate()) - set(before))
+            yield delayed(abs)(i)
+
+    Parallel(n_jobs=2)(tasks())
+    assert seen == []
