@@ -18,6 +18,8 @@ _HOMES = {
     "DEFAULT_BACKEND": "cypar.config",
     "CyparError": "cypar.core.errors",
     "CyparWarning": "cypar.core.errors",
+    "Kernel": "cypar.kernels",
+    "KernelError": "cypar.core.errors",
     "Parallel": "cypar.parallel",
     "ParallelBackendBase": "cypar.backends.base",
     "PoolStartError": "cypar.core.errors",

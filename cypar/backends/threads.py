@@ -35,6 +35,7 @@ class ThreadBackend(Backend):
 
     def run(self, call):
         call.explain = _explain
+        call.source.packs_kernels = True
         call.source.fill()
         if call.outcomes.done or call.stopping:
             return

@@ -14,6 +14,7 @@ def as_task(
 
 class TaskSource:
     capture: Callable[[int, Any], Any] | None
+    packs_kernels: bool
     @property
     def pending(self) -> int: ...
     @property

@@ -29,6 +29,7 @@ from _thread import RLock
 from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport Py_TYPE
 from cpython.ref cimport Py_INCREF, PyObject, Py_XDECREF
 from libc.stdint cimport int64_t, uint32_t
 
@@ -82,6 +83,13 @@ def as_task(item):
             "expected (function, args, kwargs): write delayed(function)(arguments)"
         )
     return task
+
+
+cdef KernelHooks kernel_hooks
+
+
+cdef inline bint is_kernel(tuple task) noexcept:
+    return Py_TYPE(<object>task[0]) == kernel_hooks.kernel_type
 
 
 cdef class TaskSource:
@@ -154,6 +162,10 @@ cdef class TaskSource:
         self.pending += 1
         return 0
 
+    cdef PyObject* peek(self) noexcept:
+        """The oldest task that was not popped (a borrowed reference), or NULL."""
+        return self.ring[self.head] if self.pending else NULL
+
     cdef PyObject* pop(self, Py_ssize_t* index) noexcept:
         """The oldest task (the caller owns the reference), or NULL."""
         cdef PyObject* payload
@@ -185,9 +197,12 @@ cdef class TaskSource:
             self.call.fail(exc)
             return 0
         index = self.drawn
-        if self.capture is not None:
+        if self.capture is not None or (self.packs_kernels and is_kernel(item)):
             try:
-                item = self.capture(index, item)
+                if self.capture is None:
+                    item = kernel_hooks.pack(item)
+                else:
+                    item = self.capture(index, item)
             except BaseException as exc:
                 # counted as a task that failed before it was sent; the FIFO holds
                 # the last drawn tasks without a gap, so something takes its place
@@ -307,7 +322,7 @@ cdef class Outcomes:
 
     cdef bint store(self, Py_ssize_t index, object value, Py_ssize_t size) except -1:
         """Keep one result; False if the task already has an outcome."""
-        if index in self.errors:
+        if len(self.errors) != 0 and index in self.errors:
             return False
         if self.mode == LIST:
             if index >= len(self.results):  # the results were taken: it comes late
@@ -543,6 +558,7 @@ cdef class Call:
         self.members = []
         self.outcomes = Outcomes(self, mode, max_unread, max_unread_bytes)
         self.outcomes.lock = RLock()
+        self.kernels_pay = True
         self.source = TaskSource(
             self, iterator, options.pre_dispatch, options.batch_size, context
         )
@@ -632,8 +648,8 @@ cdef class Call:
         """
         if self.gate_open:
             return
-        self.gate_open = True
-        if self.source.pending and not self.stop_state:
+        self.gate_open = True  # where it does not pay now, a worker may find it does
+        if self.source.pending and not self.stop_state and self.kernels_pay:
             self.wake_one()
 
     def start_worker(self):

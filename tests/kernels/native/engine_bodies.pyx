@@ -89,6 +89,7 @@ cdef struct Meeting:
 cdef int meet_body(void* context, Py_ssize_t begin, Py_ssize_t end) except -1 nogil:
     cdef Meeting* m = <Meeting*>context
     cdef int tries = 0
+    sleep_us(2000)  # an item so long that sleeping helpers are woken for it
     test_add(&m.here, 1)
     while test_load(&m.here) < m.wanted and tries < 50000:
         tries += 1
