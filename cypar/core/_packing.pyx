@@ -114,7 +114,9 @@ cdef int64_t as_int64(char code, const Slot* slot) noexcept:
         return slot.h
     if code == c"H":
         return slot.H
-    return slot.b if code == c"b" else slot.B
+    if code == c"b":
+        return slot.b
+    return slot.B
 
 
 # ---- numbers ----------------------------------------------------------------------

@@ -65,3 +65,20 @@ def build(name, folder):
 def bodies(compile_native):
     """The module native/engine_bodies.pyx."""
     return compile_native("engine_bodies")
+
+
+@pytest.fixture(scope="session")
+def functions(compile_native):
+    """The module native/kernel_functions.pyx."""
+    return compile_native("kernel_functions")
+
+
+@pytest.fixture
+def kernel(functions):
+    """Return a function that makes a Kernel of a function of that module."""
+    from cypar import Kernel
+
+    def make(name, **options):
+        return Kernel(functions, name, **options)
+
+    return make

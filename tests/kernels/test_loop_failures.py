@@ -134,7 +134,7 @@ def test_exceptions_are_not_kept_alive(bodies):
         with pytest.raises(Marked):
             bodies.call_python(check, 64, 1, 3)
     gc.collect()
-    assert not [o for o in gc.get_objects() if isinstance(o, Marked)]
+    assert not [o for o in gc.get_objects() if type(o) is Marked]
 
 
 def test_reference_counts_of_exceptions_are_right(bodies):
