@@ -31,7 +31,7 @@ cdef class Kernel(NativeKernel):
 
     Parameters
     ----------
-    source : str, module, PyCapsule, LowLevelCallable, numba cfunc, ctypes or NumPy ufunc
+    source : str or module, PyCapsule, LowLevelCallable, cfunc, ctypes function or ufunc
         Where the function comes from. A module, or its name, goes with ``name``: a
         Cython function that the module exports. Such kernels, and those of ufuncs,
         can be pickled.
@@ -137,9 +137,13 @@ cdef class Kernel(NativeKernel):
             self.hidden.i = 1  # no look-up of a method that overrides this one
         result = class_of(signature.result)
         encoded = classes.encode()
-        self.native.call = <trampoline>trampoline_find(ord(result), encoded, len(encoded))
+        self.native.call = <trampoline>trampoline_find(
+            ord(result), encoded, len(encoded)
+        )
         if self.native.call == NULL:
-            raise TypeError(no_trampoline(self.describe(), self.argument_texts, classes))
+            raise TypeError(
+                no_trampoline(self.describe(), self.argument_texts, classes)
+            )
         return 0
 
     cdef int set_failures(self, a_type) except -1:
@@ -182,7 +186,7 @@ cdef class Kernel(NativeKernel):
         n_jobs : int, default=-1
             Threads, the caller included; as in `Parallel`.
         grain : int, optional
-            Fewest rows that are worth a piece of their own; chosen by time if not given.
+            Fewest rows that are worth a piece of their own; None: chosen by time.
 
         Returns
         -------
@@ -240,7 +244,8 @@ cdef int set_argument(Argument* argument, a_type) except -1:
 
 def find_lengths(types, lengths, is_loop):
     """Return {position of a pointer: position of its length} and check it."""
-    integers = [i for i, t in enumerate(types) if not t.is_pointer and t.code not in "fd"]
+    numbers = [i for i, t in enumerate(types) if not t.is_pointer]
+    integers = [i for i in numbers if types[i].code not in "fd"]
     pointers = [i for i, t in enumerate(types) if t.is_pointer and t.code != "v"]
     if lengths == "auto":
         if is_loop or len(integers) != 1:
@@ -261,9 +266,9 @@ def no_trampoline(kernel, texts, classes):
     narrow = [i for i, c in enumerate(classes) if c not in "wd"]
     which = f"argument {narrow[0]} ({texts[narrow[0]]})" if narrow else "the result"
     return (
-        f"{which} of {kernel} is of a type that cypar cannot pass here: of its C "
-        "numbers, up to 6 arguments may be 64-bit integers, pointers and doubles, up to "
-        f"4 with int or float among them, up to 3 with one narrower type. {RECIPE}"
+        f"{which} of {kernel} is of a type that cypar cannot pass here: there may be "
+        "up to 6 arguments of 64-bit integers, pointers and doubles, up to 4 with int "
+        f"or float among them, up to 3 with one narrower type. {RECIPE}"
     )
 
 

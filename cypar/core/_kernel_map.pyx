@@ -91,7 +91,7 @@ cdef object map_rows(
     cdef Py_ssize_t n_least = 0 if grain is None else grain
     cdef int i
     if n_least < 0 or (grain is not None and n_least == 0):
-        raise ValueError(f"grain must be a positive number of rows or None, got {grain}")
+        raise ValueError(f"grain must be a positive number or None, got {grain}")
     if len(values) != kernel.n_arguments:
         raise TypeError(
             f"{kernel.describe()} takes {kernel.n_arguments} arguments, {len(values)} "

@@ -23,9 +23,9 @@ from cypar.core._task_queue cimport Call, Outcomes, TaskSource, kernel_hooks
 cdef enum:
     MAX_CHUNK = 128     # tasks that one worker takes: more live tuples cost collections
 
-cdef int64_t CHUNK_NS = 100_000  # giving the GIL away and back costs well below 1 % of it
-cdef int64_t SLOW_NS = 2_000_000 # a chunk that lasts longer: kernels have become slow
-cdef Py_ssize_t GROWTH = 4       # of chunks
+cdef int64_t CHUNK_NS = 100_000   # giving the GIL away and back costs well below 1 %
+cdef int64_t SLOW_NS = 2_000_000  # a chunk that lasts longer: kernels have become slow
+cdef Py_ssize_t GROWTH = 4        # of chunks
 
 
 @cython.final

@@ -55,6 +55,10 @@ cdef void release(Frame* frame) noexcept
 cdef int64_t as_int64(char code, const Slot* slot) noexcept
 cdef object box(char code, const Slot* slot)
 
-cdef int check_format(Argument* argument, int at, Py_buffer* view, object kernel) except -1
-cdef int check_lengths(Argument* arguments, int n, Frame* frame, object kernel) except -1
+cdef int check_format(
+    Argument* argument, int at, Py_buffer* view, object kernel
+) except -1
+cdef int check_lengths(
+    Argument* arguments, int n, Frame* frame, object kernel
+) except -1
 cdef void find_dtypes(Argument* argument) noexcept

@@ -82,7 +82,9 @@ cdef void release(Frame* frame) noexcept:
             PyMem_Free(frame.views)
 
 
-cdef int check_lengths(Argument* arguments, int n, Frame* frame, object kernel) except -1:
+cdef int check_lengths(
+    Argument* arguments, int n, Frame* frame, object kernel
+) except -1:
     """Refuse buffers that are shorter than the arguments say."""
     cdef int i, at
     cdef int64_t length
@@ -249,7 +251,9 @@ cdef int pack_buffer(
     return 0
 
 
-cdef int check_format(Argument* argument, int at, Py_buffer* view, object kernel) except -1:
+cdef int check_format(
+    Argument* argument, int at, Py_buffer* view, object kernel
+) except -1:
     """Refuse a buffer of other items, read-only where it is written, or misaligned."""
     if view.readonly and not argument.is_const:
         raise ValueError(
@@ -316,7 +320,8 @@ def _dtypes_of(code):
         _dtypes[code] = tuple(
             numpy.dtype(letter)
             for letter in _LETTERS.get(code, code)
-            if code not in "qQiI" or numpy.dtype(letter).itemsize == (4, 8)[code in "qQ"]
+            if code not in "qQiI"
+            or numpy.dtype(letter).itemsize == (8 if code in "qQ" else 4)
         )
     return _dtypes[code]
 

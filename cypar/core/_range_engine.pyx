@@ -35,7 +35,7 @@ from cypar.core._region cimport (
 cdef uint64_t UNITS_PER_NS = 16
 cdef uint64_t MAX_PACE = 0xffffffff       # 0.27 s
 cdef int64_t GRAIN_NS = 2_000             # a chunk costs some 0.1 us to claim
-cdef int64_t FIRST_NS = 50_000            # a worker's first chunk: the pace may be stale
+cdef int64_t FIRST_NS = 50_000            # a first chunk: the pace may be stale
 cdef int64_t CHUNK_NS = 10_000_000        # Ctrl-C and failures are seen between chunks
 cdef int64_t JOIN_NS = 700                # less work is not worth a second processor
 cdef int64_t WAKE_NS = 15_000             # less work is over before a sleeper is there

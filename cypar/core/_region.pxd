@@ -1,4 +1,4 @@
-"""What parallel regions share: their workers, their failure, their beginning and end."""
+"""What parallel regions share: workers, failures, their beginning and end."""
 
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint32_t
@@ -29,7 +29,7 @@ cdef struct Region:
 # One thread inside a region; lives on its stack.
 cdef struct Worker:
     Region* region
-    Worker* outer           # what the thread does beside: it called the region from there
+    Worker* outer           # what the thread was in when it called this region
     int slot
 
 cdef int max_workers(int n_jobs) noexcept nogil

@@ -208,8 +208,8 @@ cdef int recruit_again(Region* region) noexcept nogil:
 
 
 cdef void wake_two(Region* region) noexcept nogil:
-    cdef uint32_t i, turn
-    for turn in range(2):
+    cdef uint32_t i, _turn
+    for _turn in range(2):
         if port_load32(&region.next_wake) >= port_load32(&region.n_tickets):
             return
         i = port_add32(&region.next_wake, 1)

@@ -32,7 +32,7 @@ from cypar.core._port cimport (
 )
 from cypar.core._helper_threads cimport SPIN_NS
 from cypar.core._region cimport (
-    Region, Worker, close_region, enter, fail, get_helpers, here_cancelled,
+    Worker, close_region, enter, fail, get_helpers, here_cancelled,
     is_cancelled, leave, max_workers, open_region, recruit_again, tend, worker_in,
 )
 

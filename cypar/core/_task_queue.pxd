@@ -79,7 +79,7 @@ cdef class Call:
     cdef public Py_ssize_t joined            # worker threads asked to join so far
     cdef readonly bint over           # the backend is through with the call
     cdef bint gate_open               # more than one worker thread may join
-    cdef Py_ssize_t kernel_chunk      # kernels that one worker takes at a time; 0: not set
+    cdef Py_ssize_t kernel_chunk      # kernels that a worker takes at a time; 0: not set
     cdef bint kernels_pay             # a second worker is worth it, as far as is known
     cdef public object recruit        # () asks one more worker thread to join
     cdef public object task_context   # contextvars that tasks run in; copied per worker
@@ -95,8 +95,8 @@ ctypedef int (*run_function)(
 ) except -1
 
 cdef struct KernelHooks:
-    PyTypeObject* kernel_type   # a task whose function is of this type ...
-    PyTypeObject* packed_type   # ... is packed when it is drawn, into an object of this one
+    PyTypeObject* kernel_type   # tasks whose function is of this type are packed ...
+    PyTypeObject* packed_type   # ... when they are drawn, into objects of this one
     pack_function pack
     run_function run        # owns the reference to the first task
 

@@ -103,7 +103,7 @@ def _is_a(source, package, name):
     return isinstance(kind, type) and isinstance(source, kind)
 
 
-# ---- Cython and capsules ---------------------------------------------------------------
+# ---- Cython and capsules -------------------------------------------------------
 
 
 def _from_module(module, name, signature):
@@ -145,7 +145,9 @@ def _from_low_level_callable(callable_, signature):
     found.keep = callable_
     if callable_.user_data is not None:
         arguments = found.signature.arguments
-        if not arguments or not (arguments[-1].is_pointer and arguments[-1].code == "v"):
+        if not arguments or not (
+            arguments[-1].is_pointer and arguments[-1].code == "v"
+        ):
             raise TypeError(
                 f"the LowLevelCallable has user data, but the last argument of its "
                 f"function is no void *: {found.signature.text}"
@@ -154,7 +156,7 @@ def _from_low_level_callable(callable_, signature):
     return found
 
 
-# ---- ctypes ----------------------------------------------------------------------------
+# ---- ctypes --------------------------------------------------------------------
 
 _NUMBERS = {
     ctypes.c_float: "f",
@@ -199,7 +201,9 @@ def _from_ctypes(function, signature, keep):
         _ctypes_type(kind, name, "the result" if i == 0 else f"argument {i - 1}", text)
         for i, kind in enumerate(kinds)
     ]
-    parsed = signatures.checked(Signature(text, types[0], types[1:]), f"kernel {name!r}")
+    parsed = signatures.checked(
+        Signature(text, types[0], types[1:]), f"kernel {name!r}"
+    )
     return Found(address, parsed, keep, name)
 
 
@@ -211,9 +215,9 @@ def _ctypes_type(kind, name, where, text):
     if kind in _NUMBERS:
         return Type(_NUMBERS[kind], text=kind.__name__)
     target = getattr(kind, "_type_", None)
-    if isinstance(kind, type) and issubclass(kind, ctypes._Pointer):
-        if target in _NUMBERS:
-            return Type(_NUMBERS[target], is_pointer=True, text=kind.__name__)
+    is_pointer = isinstance(kind, type) and issubclass(kind, ctypes._Pointer)
+    if is_pointer and target in _NUMBERS:
+        return Type(_NUMBERS[target], is_pointer=True, text=kind.__name__)
     raise TypeError(
         signatures.unsupported(
             f"the kernel {name!r}", where, getattr(kind, "__name__", repr(kind)), text
@@ -221,7 +225,7 @@ def _ctypes_type(kind, name, where, text):
     )
 
 
-# ---- NumPy ---------------------------------------------------------------------------------
+# ---- NumPy ---------------------------------------------------------------------
 
 
 class _UFunc(ctypes.Structure):
@@ -251,7 +255,9 @@ def _from_ufunc(ufunc, dtype):
     loops = [types.split("->") for types in ufunc.types]
     at = next(
         (i for i, (inputs, _) in enumerate(loops) if set(inputs) == {wanted.char}),
-        next((i for i, (inputs, _) in enumerate(loops) if inputs[0] == wanted.char), -1),
+        next(
+            (i for i, (inputs, _) in enumerate(loops) if inputs[0] == wanted.char), -1
+        ),
     )
     if at < 0:
         raise TypeError(
@@ -259,7 +265,11 @@ def _from_ufunc(ufunc, dtype):
             f"{', '.join(ufunc.types)}"
         )
     struct = _UFunc.from_address(id(ufunc))
-    if (struct.nin, struct.nout, struct.ntypes) != (ufunc.nin, ufunc.nout, ufunc.ntypes):
+    if (struct.nin, struct.nout, struct.ntypes) != (
+        ufunc.nin,
+        ufunc.nout,
+        ufunc.ntypes,
+    ):
         raise TypeError("this version of NumPy has another layout of ufuncs")
     address = struct.functions[at]
     if ufunc.signature is not None or ufunc.nout != 1 or not address:
@@ -280,7 +290,7 @@ def _from_ufunc(ufunc, dtype):
 
 
 def _loop_type(letter, text, where):
-    """Return the type of a letter of NumPy's: `l` is as wide as one of its neighbours."""
+    """Return the type of a letter of NumPy's: `l` is as wide as `i` or `q`."""
     size = {"l": ctypes.sizeof(ctypes.c_long), "q": 8}
     if letter.lower() in size:
         code = "q" if size[letter.lower()] == 8 else "i"

@@ -80,7 +80,12 @@ def _names():
     names |= {"float complex": "F", "double complex": "D"}
     names |= {"float_complex": "F", "double_complex": "D"}
     names |= {"complex64_t": "F", "complex128_t": "D"}
-    for word, letter in {"short": "h", "int": "i", "long": "l", "long long": "q"}.items():
+    for word, letter in {
+        "short": "h",
+        "int": "i",
+        "long": "l",
+        "long long": "q",
+    }.items():
         size = struct.calcsize(letter)
         with_int = [word] if word == "int" else [word, f"{word} int"]
         for spelling in with_int:
@@ -201,9 +206,7 @@ def checked(signature, kernel):
             )
     result = signature.result
     if result.is_pointer or result.code in "cFD?":
-        raise TypeError(
-            unsupported(kernel, "the result", result.text, signature.text)
-        )
+        raise TypeError(unsupported(kernel, "the result", result.text, signature.text))
     n_arguments = len(signature.arguments) + signature.skips_dispatch
     if n_arguments > MAX_ARGUMENTS:
         raise TypeError(

@@ -68,6 +68,12 @@ def bodies(compile_native):
 
 
 @pytest.fixture(scope="session")
+def groups(compile_native):
+    """The module native/group_bodies.pyx."""
+    return compile_native("group_bodies")
+
+
+@pytest.fixture(scope="session")
 def functions(compile_native):
     """The module native/kernel_functions.pyx."""
     return compile_native("kernel_functions")

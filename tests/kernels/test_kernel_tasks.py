@@ -1,4 +1,4 @@
-"""delayed(kernel)(...) in Parallel: packed when drawn, run in chunks without the GIL."""
+"""delayed(kernel)(...) in Parallel: packed when drawn, run in chunks, no GIL."""
 
 import gc
 import sys
@@ -21,7 +21,7 @@ def rows():
     return list(np.random.default_rng(1).random((1000, 5)))
 
 
-# ---- results ---------------------------------------------------------------------------
+# ---- results -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2, 4])
@@ -124,7 +124,7 @@ def test_kernels_under_a_process_backend(tmp_path, monkeypatch, functions, kerne
     assert results == [5.0] * 20
 
 
-# ---- arguments ---------------------------------------------------------------------------
+# ---- arguments -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
@@ -183,23 +183,23 @@ def test_nothing_is_kept_alive(kernel, threads):
 
 
 def test_tasks_that_never_ran_are_let_go(kernel, threads):
-    x = np.ones(4)
-    reference = weakref.ref(x)
+    arrays = [np.ones(4)]
+    reference = weakref.ref(arrays[0])
     fail = kernel("fail_raise", errors="exception")
 
     def calls():
         yield delayed(fail)(13)
         for _ in range(500):
-            yield delayed(kernel("row_sum"))(x, 4)
+            yield delayed(kernel("row_sum"))(arrays[0], 4)
 
     with pytest.raises(ValueError, match="item 13"):
         threads(calls())
-    del x
+    arrays.clear()
     gc.collect()
     assert reference() is None
 
 
-# ---- failures ------------------------------------------------------------------------------
+# ---- failures ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2, 4])

@@ -153,7 +153,7 @@ def test_reference_counts_of_exceptions_are_right(bodies):
     assert sys.getrefcount(exc) <= 4
 
 
-# ---- interruption -------------------------------------------------------------------------
+# ---- interruption --------------------------------------------------------------
 
 
 def interrupt_after(delay_s):

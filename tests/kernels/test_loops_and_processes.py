@@ -2,6 +2,7 @@
 
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -9,16 +10,15 @@ from cypar.core import _helper_threads
 
 SETUP = """
 import array, os, sys, threading, warnings
-import importlib.util
-spec = importlib.util.spec_from_file_location("engine_bodies", sys.argv[1])
-bodies = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(bodies)
+sys.path.insert(0, sys.argv[1])
+import engine_bodies as bodies
+import group_bodies as groups
 
 def check(n_jobs=3):
     counts = array.array("i", [0] * 1000)
     bodies.cover(counts, 1000, 0, n_jobs, burn=50)
     assert set(counts) == {1}
-    assert bodies.run_group(100, n_jobs, 50) == 100
+    assert groups.run_group(100, n_jobs, 50) == 100
 
 def wait_for(pid):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
@@ -26,11 +26,12 @@ def wait_for(pid):
 
 
 @pytest.fixture
-def run_bodies(run_script, bodies):
-    """Return a function that runs a program text with the module `bodies`."""
+def run_bodies(run_script, bodies, groups):
+    """Return a function that runs a program text with `bodies` and `groups`."""
+    folder = Path(bodies.__file__).parent
 
     def run(text, before="", **options):
-        return run_script(before + SETUP + text, bodies.__file__, **options).stdout
+        return run_script(before + SETUP + text, folder, **options).stdout
 
     return run
 

@@ -68,7 +68,7 @@ def test_worker_count_is_what_n_jobs_means(bodies, monkeypatch):
     assert bodies.count_workers(7) == 7
 
 
-# ---- threads ---------------------------------------------------------------------------
+# ---- threads -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("gil", [True, False])
@@ -155,7 +155,7 @@ def test_n_jobs_is_a_maximum(bodies):
     assert set(slots) <= {0, 1}
 
 
-# ---- nesting -------------------------------------------------------------------------------
+# ---- nesting -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_jobs", [2, 3, -1])

@@ -32,7 +32,7 @@ def calls(draw):
         st.one_of(
             st.just((WIDE, 6)),
             st.just((MIXED, 4)),
-            st.sampled_from(NARROW).map(lambda narrow: (WIDE + [narrow], 3)),
+            st.sampled_from(NARROW).map(lambda narrow: ([*WIDE, narrow], 3)),
         )
     )
     types = draw(st.lists(st.sampled_from(kinds), max_size=most))

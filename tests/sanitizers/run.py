@@ -23,7 +23,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-BODIES = ROOT / "tests" / "kernels" / "native" / "engine_bodies.pyx"
+BODIES = ("engine_bodies", "group_bodies")
+NATIVE = ROOT / "tests" / "kernels" / "native"
 
 LIBRARIES = {
     "thread": "libtsan.so",
@@ -39,12 +40,10 @@ FINDINGS = {
 }
 INNERMOST = 3  # frames of a valgrind report, of which one must be ours
 BUILD_BODIES = """
-import sys
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-extension = Extension("engine_bodies", ["engine_bodies.pyx"])
-setup(name="bodies", ext_modules=cythonize([extension], language_level=3))
+setup(name="bodies", ext_modules=cythonize([Extension("*", ["*.pyx"])]))
 """
 
 
@@ -65,7 +64,8 @@ def build(kind, folder):
     (package,) = folder.glob("lib*")
     bodies = folder / "bodies"
     bodies.mkdir(exist_ok=True)
-    shutil.copy(BODIES, bodies)
+    for name in BODIES:
+        shutil.copy(NATIVE / f"{name}.pyx", bodies)
     (bodies / "setup.py").write_text(BUILD_BODIES, encoding="utf-8")
     env["PYTHONPATH"] = str(package)
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
@@ -133,9 +133,7 @@ def main():
     kind = arguments.kind
     folder = ROOT / "build" / "sanitize" / kind
     package, bodies = build(kind, folder)
-    output, status = stress(
-        kind, package, bodies, arguments.seconds, arguments.threads
-    )
+    output, status = stress(kind, package, bodies, arguments.seconds, arguments.threads)
     ours = [line for line in output.splitlines() if "cypar" in line]
     n_found = count_findings(kind, output)
     log = folder / "log.txt"

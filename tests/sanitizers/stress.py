@@ -1,6 +1,6 @@
 """Drive the native core from many threads at once; run by tests/sanitizers/run.py.
 
-    python stress.py SECONDS N_THREADS FOLDER_OF_ENGINE_BODIES
+    python stress.py SECONDS N_THREADS FOLDER_OF_THE_BODIES
 
 Every result is checked, so this is a test by itself; under a sanitizer it also shows
 races and wrong accesses. Prints how many rounds each thread had.
@@ -15,6 +15,7 @@ import time
 sys.path.insert(0, sys.argv[3])
 
 import engine_bodies as bodies
+import group_bodies as groups
 
 import cypar
 from cypar import Parallel, delayed
@@ -35,11 +36,11 @@ def nest(rng, n_jobs):
 def group(rng, n_jobs):
     n = rng.randrange(1500)
     burn, gil = rng.choice([0, 100]), rng.random() < 0.5
-    assert bodies.run_group(n, n_jobs, burn, gil=gil) == n
+    assert groups.run_group(n, n_jobs, burn, gil=gil) == n
 
 
 def tree(rng, n_jobs):
-    assert bodies.run_tree(8, n_jobs) == 511
+    assert groups.run_tree(8, n_jobs) == 511
 
 
 def fail(rng, n_jobs):
@@ -56,11 +57,11 @@ def fail(rng, n_jobs):
 
 def reduce(rng, n_jobs):
     n = rng.randrange(1, 100_000)
-    assert bodies.count_items(n, n_jobs) == n
+    assert groups.count_items(n, n_jobs) == n
 
 
 def leave(rng, n_jobs):
-    bodies.leave_group(50, n_jobs, array.array("q", [0]))
+    groups.leave_group(50, n_jobs, array.array("q", [0]))
 
 
 def python_tasks(rng, n_jobs):

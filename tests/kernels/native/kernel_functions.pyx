@@ -192,7 +192,7 @@ cdef api void raise_void(int64_t i) except * nogil:
             raise KeyError(i)
 
 
-# ---- what is refused ------------------------------------------------------------------
+# ---- what is refused -----------------------------------------------------------
 
 
 cdef api object takes_object(object x):
