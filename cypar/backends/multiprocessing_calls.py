@@ -20,6 +20,7 @@ from cypar.core._task_queue import END, LATER
 
 DISPATCH_S = 200e-6  # what one batch costs: three threads of the Pool handle it
 MAX_BATCH_BYTES = 1 << 20  # batches grow to this, for they are copied several times
+MAX_RESULT_BYTES = 1 << 21  # of one batch: what nobody has read yet is bounded
 MIN_STEAL_S = 500e-6  # taking tasks back pays if they last longer than two dispatches
 STEAL_RETRY_S = 2e-3  # a task that has run this long holds up what is behind it
 GRACE_S = 0.02  # a stopped call waits this long for tasks that are nearly done
@@ -46,6 +47,7 @@ class Dispatcher:
         self.batch_size = max(1, self.options.batch_size)
         self.exhausted = False  # the last draw gave nothing
         self.task_bytes = 1.0  # smoothed size of one pickled task
+        self.result_bytes = 1.0  # the same of the results that an answer brings
 
     def run(self):
         """Run the call; returns when it is done or stopped."""
@@ -193,6 +195,8 @@ class Dispatcher:
             self.send_by_value(batch, *content)
             return
         for position, result_kind, data, seconds in content:
+            size = len(data)
+            self.result_bytes = max(size, 0.5 * (self.result_bytes + size))
             index = batch.done(position, seconds)
             give(outcomes, index, result_kind, data, _decoded_error)
         self.observe(batch)
@@ -219,6 +223,7 @@ class Dispatcher:
             return
         size = self.estimator.observe(batch.n, batch.seconds)
         size = min(size, max(1, int(MAX_BATCH_BYTES / self.task_bytes)))
+        size = min(size, max(1, int(MAX_RESULT_BYTES / self.result_bytes)))
         if self.options.explicit_pre_dispatch and (
             self.call.outcomes.finished < 4 * self.options.pre_dispatch
         ):

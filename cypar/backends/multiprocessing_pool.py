@@ -138,6 +138,7 @@ class WorkerPool:
         self.poll.register(self.wake_fd, select.POLLIN)
         self.poll.register(self._notes.fileno(), select.POLLIN)
         for process in self._context.processes:
+            stock.guard_exitcode(process)
             # A sentinel is a pipe, which a process that a task has forked holds open.
             fd = process_fd(process.pid)
             if fd >= 0:

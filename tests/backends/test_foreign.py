@@ -729,6 +729,35 @@ def test_nested_calls_on_the_same_object_work():
     assert backend.log.count("configure") == backend.log.count("terminate") == 1
 
 
+def test_a_nested_call_never_holds_up_the_end_of_the_object():
+    ends = threading.Event()
+    was_stuck = []
+
+    class Backend(Inside):
+        thread = None
+
+        def submit(self, func, callback=None):
+            if self.thread is not None:
+                raise LookupError("broken")
+            self.thread = threading.Thread(target=lambda: callback(func()))
+            self.thread.start()
+
+        def terminate(self):
+            ends.set()
+            self.thread.join(DEADLINE_S)
+            was_stuck.append(self.thread.is_alive())
+
+    def work():
+        ends.wait(DEADLINE_S)
+        Parallel()(squares(3))
+
+    backend = Backend()
+    backend.nested = (backend, 2)
+    with pytest.raises(LookupError, match="broken"):
+        run(backend, [delayed(work)() for _ in range(2)])
+    assert was_stuck == [False]
+
+
 # ---- several calls on one object -----------------------------------------------------
 
 

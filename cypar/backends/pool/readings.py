@@ -57,6 +57,7 @@ class Reader:
         """Hand on one task that came over the socket."""
         batch = worker.batches[slot]
         index = batch.done(position, seconds)
+        self.dispatcher.note_result_bytes(len(value))
         if batch.left == 0:
             worker.batches[slot] = None
             self.dispatcher.observe(batch)
