@@ -32,6 +32,7 @@ _HOMES = {
     "delayed": "cypar.core._delayed",
     "effective_n_jobs": "cypar.resolution",
     "get_active_backend": "cypar.resolution",
+    "get_include": "cypar.kernels",
     "parallel_backend": "cypar.config",
     "parallel_config": "cypar.config",
     "register_parallel_backend": "cypar.config",

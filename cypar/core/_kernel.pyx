@@ -16,8 +16,9 @@ from cypar.core._packing cimport (
 )
 from cypar.core._trampolines cimport trampoline_find
 
+from cypar.core import signatures
 from cypar.core.kernel_sources import find
-from cypar.core.signatures import RECIPE, class_of
+from cypar.core.signatures import class_of
 
 cdef dict FAILURES = {"none": NEVER, "negative": NEGATIVE, "exception": EXCEPTION}
 cdef dict SIZES = {
@@ -107,7 +108,7 @@ cdef class Kernel(NativeKernel):
         for at, a_type in enumerate(types):
             set_argument(&self.arguments[at], a_type)
         self.n_arguments = len(types)
-        self.lengths = find_lengths(types, lengths, found.loop_data is not None)
+        self.lengths = _find_lengths(types, lengths, found.loop_data is not None)
         for at, length_at in self.lengths.items():
             self.arguments[at].length_at = length_at
         self.set_function(found)
@@ -142,7 +143,7 @@ cdef class Kernel(NativeKernel):
         )
         if self.native.call == NULL:
             raise TypeError(
-                no_trampoline(self.describe(), self.argument_texts, classes)
+                _no_trampoline(self.describe(), self.argument_texts, classes)
             )
         return 0
 
@@ -242,7 +243,7 @@ cdef int set_argument(Argument* argument, a_type) except -1:
     return 0
 
 
-def find_lengths(types, lengths, is_loop):
+def _find_lengths(types, lengths, is_loop):
     """Return {position of a pointer: position of its length} and check it."""
     numbers = [i for i, t in enumerate(types) if not t.is_pointer]
     integers = [i for i in numbers if types[i].code not in "fd"]
@@ -261,14 +262,14 @@ def find_lengths(types, lengths, is_loop):
     return lengths
 
 
-def no_trampoline(kernel, texts, classes):
+def _no_trampoline(kernel, texts, classes):
     """Return the message about a signature that has no trampoline."""
     narrow = [i for i, c in enumerate(classes) if c not in "wd"]
     which = f"argument {narrow[0]} ({texts[narrow[0]]})" if narrow else "the result"
     return (
         f"{which} of {kernel} is of a type that cypar cannot pass here: there may be "
         "up to 6 arguments of 64-bit integers, pointers and doubles, up to 4 with int "
-        f"or float among them, up to 3 with one narrower type. {RECIPE}"
+        f"or float among them, up to 3 with one narrower type. {signatures.RECIPE}"
     )
 
 

@@ -232,7 +232,7 @@ cdef object set_out(NativeKernel kernel, Job* job, Views views, object out):
     view = views.take(out, "out")
     if view.ndim != 1:
         raise ValueError(f"out must have one dimension, got {view.ndim}")
-    check_format(&result, -1, view, OUT)
+    check_format(&result, -1, view, _out)
     job.out = <char*>view.buf
     job.out_stride = view.strides[0]
     return out
@@ -245,7 +245,7 @@ class _Out:
         return "out"
 
 
-OUT = _Out()
+cdef object _out = _Out()
 
 
 cdef str letter_of(char code):

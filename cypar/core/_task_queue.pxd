@@ -79,7 +79,7 @@ cdef class Call:
     cdef public Py_ssize_t joined            # worker threads asked to join so far
     cdef readonly bint over           # the backend is through with the call
     cdef bint gate_open               # more than one worker thread may join
-    cdef Py_ssize_t kernel_chunk      # kernels that a worker takes at a time; 0: not set
+    cdef Py_ssize_t kernel_chunk      # that one worker takes at a time; 0: not set
     cdef bint kernels_pay             # a second worker is worth it, as far as is known
     cdef public object recruit        # () asks one more worker thread to join
     cdef public object task_context   # contextvars that tasks run in; copied per worker

@@ -17,24 +17,27 @@ import sys
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
+import cypar
+
 name, source = sys.argv.pop(1), sys.argv.pop(1)
-setup(
-    name=name,
-    ext_modules=cythonize([Extension(name, [source])], build_dir="c", quiet=True),
-)
+extension = Extension(name, [source])
+if source.endswith(".c"):
+    extension.include_dirs.append(cypar.get_include())
+setup(name=name, ext_modules=cythonize([extension], build_dir="c", quiet=True))
 """
 
 
 @pytest.fixture(scope="session")
 def compile_native(tmp_path_factory):
-    """Return a function that compiles native/<name>.pyx and imports the module."""
+    """Return a function that compiles native/<file> and imports the module."""
     pytest.importorskip("Cython")
     pytest.importorskip("setuptools")
     folder = tmp_path_factory.mktemp("native")
 
-    def compile_module(name):
+    def compile_module(file):
+        name = file.partition(".")[0]
         if name not in sys.modules:
-            build(name, folder)
+            build(name, file, folder)
             (library,) = folder.glob(f"{name}.*.so")
             spec = importlib.util.spec_from_file_location(name, library)
             sys.modules[name] = module = importlib.util.module_from_spec(spec)
@@ -44,12 +47,12 @@ def compile_native(tmp_path_factory):
     return compile_module
 
 
-def build(name, folder):
+def build(name, file, folder):
     script = folder / "build.py"
     script.write_text(BUILD, encoding="utf-8")
-    (folder / f"{name}.pyx").write_bytes((NATIVE / f"{name}.pyx").read_bytes())
+    (folder / file).write_bytes((NATIVE / file).read_bytes())
     done = subprocess.run(
-        [sys.executable, script, name, f"{name}.pyx", "-q", "build_ext", "--inplace"],
+        [sys.executable, script, name, file, "-q", "build_ext", "--inplace"],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(Path(cypar.__file__).parents[1])},
         stdin=subprocess.DEVNULL,
@@ -64,19 +67,19 @@ def build(name, folder):
 @pytest.fixture(scope="session")
 def bodies(compile_native):
     """The module native/engine_bodies.pyx."""
-    return compile_native("engine_bodies")
+    return compile_native("engine_bodies.pyx")
 
 
 @pytest.fixture(scope="session")
 def groups(compile_native):
     """The module native/group_bodies.pyx."""
-    return compile_native("group_bodies")
+    return compile_native("group_bodies.pyx")
 
 
 @pytest.fixture(scope="session")
 def functions(compile_native):
     """The module native/kernel_functions.pyx."""
-    return compile_native("kernel_functions")
+    return compile_native("kernel_functions.pyx")
 
 
 @pytest.fixture

@@ -156,30 +156,38 @@ def test_reference_counts_of_exceptions_are_right(bodies):
 # ---- interruption --------------------------------------------------------------
 
 
-def interrupt_after(delay_s):
-    timer = threading.Timer(delay_s, signal.raise_signal, [signal.SIGINT])
-    timer.start()
-    return timer
+@pytest.fixture
+def interrupt_after():
+    """Return a function that sends Ctrl-C; a shell may have SIGINT ignored."""
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timers = []
+
+    def start(delay_s):
+        timers.append(threading.Timer(delay_s, signal.raise_signal, [signal.SIGINT]))
+        timers[-1].start()
+
+    yield start
+    for timer in timers:
+        timer.join()
+    signal.signal(signal.SIGINT, old)
 
 
 @pytest.mark.parametrize("gil", [True, False])
 @pytest.mark.parametrize("n_jobs", [1, 2])
-def test_ctrl_c_ends_a_long_loop(bodies, n_jobs, gil):
-    timer = interrupt_after(0.2)
+def test_ctrl_c_ends_a_long_loop(bodies, interrupt_after, n_jobs, gil):
+    interrupt_after(0.2)
     before = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         bodies.sleep_items(10_000, 5_000, n_jobs, gil)  # 50 s
     assert time.monotonic() - before < 0.2 + 0.1 + 0.2  # 0.2: a loaded machine
-    timer.join()
 
 
-def test_ctrl_c_ends_loops_in_loops(bodies):
-    timer = interrupt_after(0.2)
+def test_ctrl_c_ends_loops_in_loops(bodies, interrupt_after):
+    interrupt_after(0.2)
     before = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         bodies.sleep_nested(100, 5_000, 2)
     assert time.monotonic() - before < 1.0
-    timer.join()
 
 
 def test_a_signal_handler_runs_in_a_long_loop(bodies):
