@@ -29,6 +29,7 @@ from _thread import RLock
 from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport Py_TYPE
 from cpython.ref cimport Py_INCREF, PyObject, Py_XDECREF
 from libc.stdint cimport int64_t, uint32_t
 
@@ -82,6 +83,13 @@ def as_task(item):
             "expected (function, args, kwargs): write delayed(function)(arguments)"
         )
     return task
+
+
+cdef KernelHooks kernel_hooks
+
+
+cdef inline bint is_kernel(tuple task) noexcept:
+    return Py_TYPE(<object>task[0]) == kernel_hooks.kernel_type
 
 
 cdef class TaskSource:
@@ -155,6 +163,10 @@ cdef class TaskSource:
         self.pending += 1
         return 0
 
+    cdef PyObject* peek(self) noexcept:
+        """The oldest task that was not popped (a borrowed reference), or NULL."""
+        return self.ring[self.head] if self.pending else NULL
+
     cdef PyObject* pop(self, Py_ssize_t* index) noexcept:
         """The oldest task (the caller owns the reference), or NULL."""
         cdef PyObject* payload
@@ -186,9 +198,12 @@ cdef class TaskSource:
             self.call.fail(exc)
             return 0
         index = self.drawn
-        if self.capture is not None:
+        if self.capture is not None or (self.packs_kernels and is_kernel(item)):
             try:
-                item = self.capture(index, item)
+                if self.capture is None:
+                    item = kernel_hooks.pack(item)
+                else:
+                    item = self.capture(index, item)
             except BaseException as exc:
                 # counted as a task that failed before it was sent; the FIFO holds
                 # the last drawn tasks without a gap, so something takes its place
@@ -236,6 +251,11 @@ cdef class TaskSource:
         self.refill(UNLIMITED)
         self.pace.drew(self.drawn - drawn, port_monotonic_ns() - begin)
         return 0
+
+    cdef void stop_pacing(self) noexcept:
+        """Draw one more per outcome from now on; somebody else sets the window."""
+        self.pace = None
+        self.low = UNLIMITED
 
     def fill(self):
         """Draw until the window is full, the input ends, or the call stops."""
@@ -324,7 +344,7 @@ cdef class Outcomes:
 
     cdef bint store(self, Py_ssize_t index, object value, Py_ssize_t size) except -1:
         """Keep one result; False if the task already has an outcome."""
-        if index in self.errors:
+        if len(self.errors) != 0 and index in self.errors:
             return False
         if self.mode == LIST:
             if index >= len(self.results):  # the results were taken: it comes late
@@ -560,6 +580,7 @@ cdef class Call:
         self.members = []
         self.outcomes = Outcomes(self, mode, max_unread, max_unread_bytes)
         self.outcomes.lock = RLock()
+        self.kernels_pay = True
         self.source = TaskSource(
             self, iterator, options.pre_dispatch, options.batch_size, context
         )
@@ -649,8 +670,8 @@ cdef class Call:
         """
         if self.gate_open:
             return
-        self.gate_open = True
-        if self.source.pending and not self.stop_state:
+        self.gate_open = True  # where it does not pay now, a worker may find it does
+        if self.source.pending and not self.stop_state and self.kernels_pay:
             self.wake_one()
 
     def start_worker(self):

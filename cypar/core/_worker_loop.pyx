@@ -11,12 +11,12 @@ Thread safety: any number of threads may run the loop for one call.
 import threading
 
 from cpython.contextvars cimport PyContext_Copy, PyContext_Enter, PyContext_Exit
-from cpython.object cimport PyObject_Call, PyObject_CallObject
+from cpython.object cimport Py_TYPE, PyObject_Call, PyObject_CallObject
 from cpython.ref cimport PyObject, Py_DECREF
 
 from cypar.core._helper_threads cimport Parker
 from cypar.core._port cimport port_monotonic_ns
-from cypar.core._task_queue cimport Call, Outcomes, TaskSource
+from cypar.core._task_queue cimport Call, Outcomes, TaskSource, kernel_hooks
 
 from cypar.core._task_queue import as_task
 
@@ -78,6 +78,11 @@ cdef int _loop(Call call, Parker me) except -1:
             finally:
                 if me in call.sleeping:  # a signal ended the wait
                     call.sleeping.remove(me)
+            continue
+        if Py_TYPE(<object>payload) == kernel_hooks.packed_type:
+            kernel_hooks.run(call, me, index, payload)
+            if outcomes.hook is None and source.pending <= source.low:
+                source.draw_ahead()
             continue
         task = <tuple>payload
         Py_DECREF(task)  # the FIFO's reference; the name holds its own

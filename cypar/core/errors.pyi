@@ -18,6 +18,14 @@ class WorkerCrash(CyparError, RuntimeError):
         attempts: int = 1,
     ) -> None: ...
 
+class KernelError(CyparError, RuntimeError):
+    result: float | None
+    row: int | None
+    def __init__(
+        self, message: str, result: float | None = None, row: int | None = None
+    ) -> None: ...
+
+class RegionCancelled(CyparError, RuntimeError): ...
 class PoolStartError(CyparError, RuntimeError): ...
 
 class RemoteError(CyparError):
