@@ -7,7 +7,7 @@ from cypar.core._segment cimport Segment
 
 cdef class Entry:
     cdef Registry registry
-    cdef object root              # weak reference to the owner, or the owner itself
+    cdef object root              # weak reference to the owner, the owner, or None
     cdef readonly bint is_weak
     cdef object key               # id of the owner
     cdef readonly uintptr_t low, high  # addresses; 0, 0 for a strided view
@@ -28,11 +28,16 @@ cdef class Entry:
                       uint64_t seed) except -1
     cdef bint compare_strided(self, bint samples, uint64_t seed) except -1
     cdef int take_digest(self) except -1
+    cdef int detach(self) except -1
+    cdef int attach(self, root) except -1
+    cdef bint holds(self, uintptr_t low, uintptr_t high, tuple strided,
+                    bint writable) except -1
 
 
 cdef class Registry:
     cdef dict entries             # id of the owner -> list of Entry
     cdef list strong              # entries that keep their owner alive
+    cdef readonly list orphans    # entries of calls that are over
     cdef dict evicted             # id of an owner whose copy made room -> weak reference
     cdef uint64_t state           # of the random numbers
     cdef uint64_t last_number     # of an entry

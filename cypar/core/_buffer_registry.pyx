@@ -13,6 +13,10 @@ are still the same:
 Copies that workers may write to are compared by a fingerprint of all bytes, and are
 used within one call only.
 
+No reference to a user's object outlives the call, not even a weak one (NumPy refuses
+to resize an array that has one). What remains is an *orphan*: an address, whose bytes
+the next call compares, all of them, before it uses the copy again.
+
 Thread safety: GIL. Comparisons run without it, on pinned segments.
 """
 
@@ -31,6 +35,7 @@ from cypar.core._segment cimport Segment, set_strided
 
 cdef uintptr_t FULL_BYTES = 4 << 20  # compared in full at every use: 0.25 ms
 cdef Py_ssize_t MAX_EVICTED = 1000
+cdef Py_ssize_t ORPHAN_BYTES = 1 << 20  # a smaller copy is not kept after its call
 cdef object _getrefcount = sys.getrefcount
 
 
@@ -43,24 +48,55 @@ cdef class Entry:
 
     def drop(self):
         """Forget the copy. The segment stays as it is."""
+        self.detach()
+        if self in self.registry.orphans:
+            self.registry.orphans.remove(self)
+        if self in self.segment.entries:
+            self.segment.entries.remove(self)
+
+    cdef int detach(self) except -1:
+        """Forget the owner."""
         known = self.registry.entries.get(self.key)
         if known is not None and self in known:
             known.remove(self)
             if not known:
                 del self.registry.entries[self.key]
-        if self in self.segment.entries:
-            self.segment.entries.remove(self)
         if self in self.registry.strong:
             self.registry.strong.remove(self)
         self.root = None
+        self.is_weak = False
+        self.hits = 0
+        return 0
+
+    cdef int attach(self, root) except -1:
+        """Be a copy of memory that belongs to ``root``."""
+        self.key = id(root)
+        try:
+            self.root = weak_reference(root, lambda _: self.drop())
+            self.is_weak = True
+        except TypeError:  # bytes and others have no weak references
+            self.root = root
+            self.registry.strong.append(self)
+        self.registry.entries.setdefault(self.key, []).append(self)
+        return 0
+
+    cdef bint holds(self, uintptr_t low, uintptr_t high, tuple strided,
+                    bint writable) except -1:
+        """Whether the copy is of memory that includes what is described."""
+        if self.writable != writable:
+            return False
+        if strided is not None or self.strided is not None:
+            return strided == self.strided
+        if writable:  # all of it is compared, so it must be the memory of now
+            return low == self.low and high == self.high
+        return self.low <= low and high <= self.high
 
     def evict(self):
         """Forget the copy to make room, but remember that its owner still lives."""
-        root = self.root
-        key = self.key
+        root = self.root() if self.is_weak else None
+        if root is not None:
+            self.registry.remember_evicted(self.key, root)
         self.drop()
-        if self.is_weak and root() is not None:
-            self.registry.remember_evicted(key, root())
 
     cdef bint is_current(self, uintptr_t low, uintptr_t high, uint64_t call,
                          uint64_t seed) except -1:
@@ -163,6 +199,7 @@ cdef class Registry:
     def __init__(self):
         self.entries = {}
         self.strong = []
+        self.orphans = []
         self.evicted = {}
         self.state = int.from_bytes(urandom(8), "little") | 1
 
@@ -186,19 +223,19 @@ cdef class Registry:
         cdef Entry entry
         for entry in list(self.entries.get(id(root), ())):
             owner = entry.root() if entry.is_weak else entry.root
-            if owner is not root or entry.writable != writable:
-                continue
-            if strided is not None or entry.strided is not None:
-                if strided != entry.strided:
-                    continue
-            elif low < entry.low or high > entry.high:
-                continue
-            elif writable and (low != entry.low or high != entry.high):
-                continue  # it would be compared beyond the memory of now
-            if entry.is_current(low, high, call, next_random(&self.state)):
-                entry.hits += 1
-                return entry
-            entry.drop()  # the memory has changed
+            if owner is root and entry.holds(low, high, strided, writable):
+                if entry.is_current(low, high, call, next_random(&self.state)):
+                    entry.hits += 1
+                    return entry
+                entry.drop()  # the memory has changed
+        for entry in list(self.orphans):
+            if entry.holds(low, high, strided, writable):
+                if entry.is_current(low, high, call, next_random(&self.state)):
+                    self.orphans.remove(entry)
+                    entry.attach(root)
+                    entry.hits = 1
+                    return entry
+                entry.drop()
         return None
 
     def add(self, root, uintptr_t low, uintptr_t high, tuple strided,
@@ -207,7 +244,6 @@ cdef class Registry:
         """Register a copy that has just been made; returns its entry."""
         cdef Entry entry = Entry.__new__(Entry)
         entry.registry = self
-        entry.key = id(root)
         entry.low = entry.seen_low = low
         entry.high = entry.seen_high = high
         entry.strided = strided
@@ -221,13 +257,7 @@ cdef class Registry:
         entry.number = self.last_number
         if writable:
             entry.take_digest()
-        try:
-            entry.root = weak_reference(root, lambda _: entry.drop())
-            entry.is_weak = True
-        except TypeError:  # bytes and others have no weak references
-            entry.root = root
-            self.strong.append(entry)
-        self.entries.setdefault(entry.key, []).append(entry)
+        entry.attach(root)
         segment.entries.append(entry)
         return entry
 
@@ -249,17 +279,21 @@ cdef class Registry:
                 entry.drop()
 
     def end_call(self, uint64_t call):
-        """Forget what holds for one call only."""
-        for entry in list(self.strong):
-            entry.drop()
+        """Forget what holds for one call only, and all owners that it knew."""
+        cdef Entry entry
         for known in list(self.entries.values()):
             for entry in list(known):
-                if entry.writable and entry.call == call:
+                if entry.call != call:
+                    continue
+                if entry.writable or entry.size < ORPHAN_BYTES:
                     entry.drop()
+                else:
+                    entry.detach()
+                    self.orphans.append(entry)
         self.evicted.clear()
 
     def __len__(self):
-        return sum(map(len, self.entries.values()))
+        return sum(map(len, self.entries.values())) + len(self.orphans)
 
 
 cdef Py_ssize_t _count_alone() except -1:

@@ -175,5 +175,6 @@ class CallMemory(Reducer):
             # not in the user's folder: the copy outlives the call
             own = CallMemory(self.max_nbytes, "r", named=False)
             shared.captured = own.dumps(shared.obj)
+            own.close()
         self.parcel.shares.append(shared)
         return shared.__reduce__()
