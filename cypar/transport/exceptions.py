@@ -100,6 +100,9 @@ def clear_frames(exc):
         while step is not None:
             try:
                 step.tb_frame.clear()
+                # before Python 3.13, the dict that a reader of the values has made
+                # is kept; to be asked again empties it
+                step.tb_frame.f_locals  # noqa: B018
             except RuntimeError:
                 pass  # it still runs
             step = step.tb_next

@@ -125,8 +125,9 @@ class Arena:
             segment = self._new(n)
         else:
             segment.pin()
-            segment.forget_content()
+            self._evict(segment)
             segment.is_slab = False
+            segment.cursor = 0
         return self._ready(segment, 0, n)
 
     def _ready(self, segment, offset, n):
