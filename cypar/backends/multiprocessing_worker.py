@@ -20,6 +20,7 @@ from cypar.core._process_loop import BatchRunner
 from cypar.core._status_page import StatusPage, die_with_pipe
 from cypar.transport import serialize
 from cypar.transport._channel import AS_BYTES
+from cypar.transport.deltas import received
 from cypar.transport.functions import ModuleChanged, decode
 from cypar.transport.inbox import Inbox, Store
 from cypar.transport.mappings import Mappings
@@ -121,6 +122,8 @@ class _Server:
             for kind, number, *parts in extras:
                 if kind == frames.SEGMENT:
                     store.mappings.learn(number, b"".join(parts))
+                elif kind == frames.BASE:
+                    received[number] = b"".join(parts)
                 elif kind == frames.SHARED:
                     keep_shared(number, Inbox(b"".join(parts), 1, store))
             inbox = Inbox(message, n_tasks, store)

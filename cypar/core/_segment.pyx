@@ -283,8 +283,8 @@ cdef class Parcel:
 
     A piece is ``(kind, segment, number of the copy, offset, size)``, or
     ``(kind, bytes, 0, 0, size)`` for one that travels with the task's message. Kinds
-    are those of transport.pieces. ``shares`` lists the shared objects that the pickle
-    refers to.
+    are those of transport.pieces. ``shares`` lists the shared objects and the
+    bytes sent before that the pickle refers to.
     """
 
     def __init__(self):

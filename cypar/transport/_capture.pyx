@@ -17,8 +17,9 @@ from _pickle import dumps as _c_dumps
 from cypar.core._plain cimport is_immutable
 from cypar.core._watch cimport Watch
 
+from cypar.core._segment import Parcel
 from cypar.transport import settings, sharing
-from cypar.transport.deltas import MIN_BYTES, Deltas, Patch
+from cypar.transport.deltas import MIN_BYTES, Deltas, Patch, Repeats
 from cypar.transport.functions import PackedRef
 from cypar.transport.memory import RAW_BYTES
 from cypar.transport.pieces import DELTA, PACKED, TASK
@@ -46,7 +47,7 @@ cdef class Capture:
         Pickles instead, large buffers aside.
     """
 
-    cdef object table, dumps, explain, memory, deltas
+    cdef object table, dumps, explain, memory, deltas, repeats
     # The last function, and what holds while it has not changed: most calls have one.
     cdef object function, reference, generation
     cdef Watch watch
@@ -83,11 +84,21 @@ cdef class Capture:
         elif len(kwargs) == 0 and is_immutable(args, _RAW_BYTES):
             return (reference, args)
         else:
+            if self.repeats is not None:
+                replaced = self.repeats.replace(args, kwargs)
+                if replaced is not None:
+                    args, kwargs, base = replaced
+                    parcel = Parcel()
+                    parcel.shares.append(base)
+                    return (reference, _c_dumps((args, kwargs), 5), parcel)
             data, parcel = self.memory.dumps_task(args, kwargs)
-        if len(data) >= _MIN_DELTA and self.memory.makes_patches:
+        if len(data) >= _MIN_DELTA:
             if self.deltas is None:
                 self.deltas = Deltas()
-            data = self.deltas.encode(data)
+                self.repeats = Repeats()
+            self.repeats.note(args, kwargs, len(data))
+            if self.memory.makes_patches:
+                data = self.deltas.encode(data)
         return (reference, data) if parcel is None else (reference, data, parcel)
 
     cdef object encode(self, object function):

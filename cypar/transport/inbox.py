@@ -5,15 +5,9 @@ Thread safety: one thread per worker process.
 
 from __future__ import annotations
 
-import gc
-
-from cypar.transport.deltas import restore
+from cypar.transport.deltas import drop_bases, load_large, restore
 from cypar.transport.mappings import inline_piece
-from cypar.transport.pieces import DELTA, INLINE, PACKED, PATCH, PIECE, TASK
-from cypar.transport.serialize import loads
-
-# A garbage collection during the load of many objects looks at all of them in vain.
-NO_COLLECTION_BYTES = 1 << 18
+from cypar.transport.pieces import DELTA, INLINE, PACKED, PIECE, TASK
 
 
 class Inbox:
@@ -59,16 +53,10 @@ class Inbox:
         first, begin = self.places[position]
         data = self.view[begin : begin + size]
         if flags & DELTA:
-            data = self._restored(data)
+            data = restore(data)
         self.opened[position] = True
         buffers = self._attach(first, n_pieces) if n_pieces else ()
-        if len(data) < NO_COLLECTION_BYTES or not gc.isenabled():
-            return loads(data, buffers=buffers)
-        gc.disable()
-        try:
-            return loads(data, buffers=buffers)
-        finally:
-            gc.enable()
+        return load_large(data, buffers)
 
     def load_call(self, position):
         """Return (function, args, kwargs), the function None if it is to be found."""
@@ -76,10 +64,6 @@ class Inbox:
         if self.tasks[position][2] & PACKED:
             return content
         return None, *content
-
-    def _restored(self, data):
-        slot, prefix, suffix = PATCH.unpack_from(data)
-        return restore(self.store.bases[slot], prefix, suffix, data[PATCH.size :])
 
     def _attach(self, first, n_pieces):
         mappings = self.store.mappings
@@ -120,10 +104,9 @@ class Store:
 
     def __init__(self, mappings):
         self.mappings = mappings
-        self.bases = {}  # slot -> bytes
 
     def end_call(self):
         """Let go of what only the last call needed."""
-        self.bases.clear()
+        drop_bases()
         self.mappings.drop_bytes()
         self.mappings.sweep()

@@ -189,6 +189,7 @@ class Dispatcher:
                 self.note_bytes(sum(map(len, parts)), len(tasks))
                 worker.page.publish(slot, sequence, len(tasks))
                 channel.send(frames.TASKS, slot, sequence, len(tasks), 0.0, *parts)
+                worker.outbox.finish_message()
         except BrokenPipeError:
             worker.page.publish(slot, sequence, 0)
             self.lost(worker)

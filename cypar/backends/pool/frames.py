@@ -8,7 +8,8 @@ parent -> worker
     TASKS     slot, flags = sequence, number = n, payload = table and pickled tasks
     STATE     payload = pickled dict of what changed in the parent
     SEGMENT   number = slot, payload = where a segment is found
-    BASE      number = slot, payload = bytes that later tasks are patches of
+    BASE      number = its own, payload = bytes that later tasks refer to
+    DROP      number = that of a base that is not needed any more
     SHARED    number = its id, payload = an object that tasks may share
     END       the call is over: payload = pickled lists of what is no more
 worker -> parent
@@ -29,6 +30,7 @@ SEGMENT = 6
 BASE = 7
 SHARED = 8
 END = 9
+DROP = 10
 
 READY = 16
 NEWS = 17

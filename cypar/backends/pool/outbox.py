@@ -13,8 +13,8 @@ from _pickle import dumps as plain_dumps
 
 from cypar.backends.pool import frames
 from cypar.transport import sharing
-from cypar.transport.deltas import MAX_BASES
-from cypar.transport.pieces import INLINE, PATCH, PIECE, SEGMENT, TASK
+from cypar.transport.deltas import MAX_BASES, Base
+from cypar.transport.pieces import INLINE, PIECE, SEGMENT, TASK
 
 
 class Outbox:
@@ -37,8 +37,7 @@ class Outbox:
         self.leases = leases
         self.inline = False
         self.segments = {}  # slot -> (serial, capacity) that the worker knows
-        self.bases = [None] * MAX_BASES
-        self.next_base = 0
+        self.bases = {}  # number -> Base that the worker has, the last used last
         self.shares = set()  # numbers of the shared objects that the worker has
         self.used = False  # the worker has something to let go of after the call
 
@@ -46,7 +45,9 @@ class Outbox:
         """Append the pieces of a parcel to a message's table; returns how many."""
         self.used = True
         for shared in parcel.shares:
-            if shared.number not in self.shares:
+            if type(shared) is Base:
+                self._need_base(shared)
+            elif shared.number not in self.shares:
                 self._send_shared(shared)
         for kind, place, number, offset, size in parcel.pieces:
             slot = 0
@@ -85,22 +86,28 @@ class Outbox:
 
     def patch(self, patch):
         """Return a patch as bytes; sends what it is made on if the worker lacks it."""
+        self._need_base(patch.base)
+        return patch.encoded()
+
+    def _need_base(self, base):
         self.used = True
-        if patch.base in self.bases:
-            slot = self.bases.index(patch.base)
-        else:
-            slot = self.next_base
-            self.next_base = (slot + 1) % MAX_BASES
-            self.bases[slot] = patch.base
-            self.send(frames.BASE, slot, patch.base.data)
-        return PATCH.pack(slot, patch.prefix, patch.suffix) + patch.middle
+        if self.bases.pop(base.number, None) is None:
+            self.send(frames.BASE, base.number, base.data)
+        self.bases[base.number] = base
+
+    def finish_message(self):
+        """Let the worker drop what the message is the last one to need."""
+        while len(self.bases) > MAX_BASES:
+            number = next(iter(self.bases))
+            del self.bases[number]
+            self.send(frames.DROP, number)
 
     def end_call(self):
         """Let the worker forget what only this call needed."""
         if not self.used:
             return
         self.used = False
-        self.bases = [None] * MAX_BASES
+        self.bases = {}
         live = {shared.number for shared in sharing.shared.values()}
         dead = [number for number in self.shares if number not in live]
         self.shares.difference_update(dead)

@@ -31,6 +31,7 @@ from cypar.core._process_loop import BatchRunner
 from cypar.core._status_page import StatusPage, die_with_pipe
 from cypar.transport import serialize
 from cypar.transport._channel import Channel
+from cypar.transport.deltas import drop_base, received
 from cypar.transport.functions import ModuleChanged, decode
 from cypar.transport.inbox import Inbox, Store
 from cypar.transport.mappings import Mappings
@@ -133,7 +134,9 @@ class WorkerServer:
         elif kind == frames.SEGMENT:
             self.mappings.learn(number, payload)
         elif kind == frames.BASE:
-            self.store.bases[number] = payload
+            received[number] = payload
+        elif kind == frames.DROP:
+            drop_base(number)
         elif kind == frames.SHARED:
             keep_shared(number, Inbox(payload, 1, self.store))
         elif kind == frames.END:
