@@ -35,6 +35,7 @@ cdef class Entry:
 
 
 cdef class Registry:
+    cdef bint two_threads         # there is more than one CPU
     cdef dict entries             # id of the owner -> list of Entry
     cdef list strong              # entries that keep their owner alive
     cdef readonly list orphans    # entries of calls that are over

@@ -33,6 +33,8 @@ from cypar.core._copying cimport (
 )
 from cypar.core._segment cimport Segment, set_strided
 
+from cypar.core.cpu import cpu_count
+
 cdef uintptr_t FULL_BYTES = 4 << 20  # compared in full at every use: 0.25 ms
 cdef Py_ssize_t MAX_EVICTED = 1000
 cdef Py_ssize_t ORPHAN_BYTES = 1 << 20  # a smaller copy is not kept after its call
@@ -149,11 +151,12 @@ cdef class Entry:
         cdef size_t n = high - low, n_whole = self.high - self.low
         cdef bint writable = self.writable, same
         cdef uint64_t digest = self.digest
+        cdef bint two_threads = self.registry.two_threads
         with nogil:  # GIL OUT: reads much
             if writable:
                 same = fingerprint(whole, n_whole) == digest
             elif samples:
-                same = equal_samples(copy, source, n, seed)
+                same = equal_samples(copy, source, n, seed, two_threads)
             else:
                 same = memcmp(copy, source, n) == 0
         return same
@@ -197,6 +200,7 @@ cdef class Registry:
     """
 
     def __init__(self):
+        self.two_threads = cpu_count() > 1
         self.entries = {}
         self.strong = []
         self.orphans = []

@@ -23,7 +23,7 @@ cdef int make_ready(char* target, int fd, int64_t offset, size_t n, size_t n_rea
 cdef void copy_strided(char* target, const Strided* source) noexcept nogil
 cdef bint equal_strided(const char* copy, const Strided* source) noexcept nogil
 cdef bint equal_samples(const char* copy, const char* source, size_t n,
-                        uint64_t seed) noexcept nogil
+                        uint64_t seed, bint two_threads) noexcept nogil
 cdef bint equal_samples_strided(const char* copy, const Strided* source,
                                 uint64_t seed) noexcept nogil
 cdef uint64_t fingerprint(const char* data, size_t n) noexcept nogil

@@ -277,6 +277,10 @@ static inline void port_huge_pages(void *address, size_t size) {
     (void)address, (void)size;
 #endif
 }
+/* Begin to load a cache line that will be read soon and once. */
+static inline void port_prefetch(const void *address) {
+    __builtin_prefetch(address, 0, 0);
+}
 /* Start a thread that never runs Python code or a signal handler. */
 static inline int port_thread_start(pthread_t *thread, void *(*run)(void *),
                                     void *argument) {

@@ -34,6 +34,7 @@ cdef extern from "_port.h" nogil:
     int port_segment_fd(const char* label) noexcept
     int port_allocate(int fd, int64_t offset, int64_t size) noexcept
     int port_punch(int fd, int64_t size) noexcept
+    void port_prefetch(const void* address) noexcept
     void port_huge_pages(void* address, size_t size) noexcept
 
     ctypedef struct pthread_t:
