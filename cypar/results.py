@@ -53,6 +53,8 @@ class ResultGenerator:
         if error is None:
             raise StopIteration
         try:
+            if isinstance(error, StopIteration):  # it would pass for the end
+                raise _no_end() from error
             raise error
         finally:
             error = None  # no cycle from the traceback to this frame and back
@@ -83,6 +85,10 @@ class ResultGenerator:
                 CyparWarning,
                 stacklevel=2,
             )
+
+
+def _no_end():
+    return RuntimeError("a task raised StopIteration")
 
 
 class _Pump:
@@ -155,7 +161,10 @@ class SerialGenerator:
                 self._call.ended = True
                 raise StopIteration
             function, args, kwargs = as_task(item)
-            value = function(*args, **kwargs)
+            try:
+                value = function(*args, **kwargs)
+            except StopIteration as exc:  # it would pass for the end
+                raise _no_end() from exc
             self._call.n_delivered += 1
             if self._hook is not None:
                 self._hook()

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import warnings
 
-from cypar.backends.base import Backend
+from cypar.backends.base import Backend, CallOptions
 from cypar.backends.drive import Driver
 from cypar.backends.executors import ExecutorAdapter
 from cypar.backends.protocol import CallPort
@@ -61,7 +61,10 @@ class ForeignBackend(Backend):
         method = getattr(self.obj, "effective_n_jobs", None)
         if method is None:
             return effective_n_jobs(n_jobs)
-        value = method(n_jobs)
+        try:
+            value = method(n_jobs)
+        except Exception:
+            value = self._ask_configured(n_jobs)
         try:
             number = int(value)
         except (TypeError, ValueError):
@@ -74,6 +77,15 @@ class ForeignBackend(Backend):
                 f"{self.name} has no worker: effective_n_jobs({n_jobs}) is {value!r}"
             )
         return number
+
+    def _ask_configured(self, n_jobs):
+        """Ask again while the object is configured: some cannot tell before."""
+        session = Session.of(self.obj)
+        session.enter(CallOptions(n_jobs))
+        try:
+            return session.target.effective_n_jobs(n_jobs)
+        finally:
+            session.leave()
 
     # ---- with-block ---------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from cypar.backends.multiprocessing_worker import CHANGED, SLOT
 from cypar.backends.pool.outbox import Outbox
 from cypar.backends.pool.readings import crash_error
 from cypar.core import errors
-from cypar.core._batch import Batch, give, read_results
+from cypar.core._batch import Batch, give, read_results, size_of
 from cypar.core._batch_estimator import BatchEstimator
 from cypar.core._status_page import KIND_REFUSED, listen, stop_listening
 from cypar.core._task_queue import END, LATER
@@ -22,6 +22,7 @@ from cypar.transport._capture import table_of
 
 DISPATCH_S = 200e-6  # what one batch costs: three threads of the Pool handle it
 MAX_BATCH_BYTES = 1 << 20  # batches grow to this, for they are copied several times
+MAX_RESULT_BYTES = 1 << 21  # of one batch: what nobody has read yet is bounded
 MIN_STEAL_S = 500e-6  # taking tasks back pays if they last longer than two dispatches
 STEAL_RETRY_S = 2e-3  # a task that has run this long holds up what is behind it
 GRACE_S = 0.02  # a stopped call waits this long for tasks that are nearly done
@@ -49,6 +50,7 @@ class Dispatcher:
         self.exhausted = False  # the last draw gave nothing
         self.task_bytes = 1.0  # smoothed size of one pickled task
         self.inline = False  # workers cannot map segments: they get the bytes
+        self.result_bytes = 1.0  # the same of the results that an answer brings
 
     def run(self):
         """Run the call; returns when it is done or stopped."""
@@ -203,6 +205,8 @@ class Dispatcher:
             return
         for position, result_kind, data, seconds in content:
             task = batch.tasks[position]
+            size = size_of(data)
+            self.result_bytes = max(size, 0.5 * (self.result_bytes + size))
             index = batch.done(position, seconds)
             if result_kind == KIND_REFUSED:
                 self.inline = True
@@ -240,6 +244,7 @@ class Dispatcher:
             return
         size = self.estimator.observe(batch.n, batch.seconds)
         size = min(size, max(1, int(MAX_BATCH_BYTES / self.task_bytes)))
+        size = min(size, max(1, int(MAX_RESULT_BYTES / self.result_bytes)))
         if self.options.explicit_pre_dispatch and (
             self.call.outcomes.finished < 4 * self.options.pre_dispatch
         ):

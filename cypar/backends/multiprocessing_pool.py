@@ -140,6 +140,7 @@ class WorkerPool:
         self.poll.register(self.wake_fd, select.POLLIN)
         self.poll.register(self._notes.fileno(), select.POLLIN)
         for process in self._context.processes:
+            stock.guard_exitcode(process)
             # A sentinel is a pipe, which a process that a task has forked holds open.
             fd = process_fd(process.pid)
             if fd >= 0:
@@ -250,11 +251,13 @@ class WorkerPool:
             self.read_notes()
             stock.dismantle(self._pool, self._context.taken_apart)
             self._pool = None
-        for process in started:
-            try:
-                process.close()
-            except ValueError:  # it cannot be killed: in the kernel for now
-                continue
+        # The start of a process looks at all others, and must not find one half closed.
+        with _starting:
+            for process in started:
+                try:
+                    process.close()
+                except ValueError:  # it cannot be killed: in the kernel for now
+                    continue
         self._close_descriptors()
         for ticket in self.tickets:
             ticket.leases.drop()

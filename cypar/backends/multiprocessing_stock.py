@@ -13,6 +13,7 @@ import contextlib
 import sys
 import threading
 import warnings
+import weakref
 
 THREAD_S = 1.0  # the threads of a Pool end at once when their pipes are closed
 
@@ -52,6 +53,23 @@ class _NoProcess:
 
     def start(self):
         pass
+
+
+def guard_exitcode(process):
+    """Let one thread at a time ask a started process for its exit code.
+
+    The Pool's thread asks, and so do we. What a fork server says of a child can be
+    read only once; whoever comes second takes the end of file for exit code 255.
+    """
+    lock = threading.Lock()
+    popen = weakref.ref(process._popen)  # no cycle
+    poll = type(process._popen).poll
+
+    def poll_alone(*flags):
+        with lock:
+            return poll(popen(), *flags)
+
+    process._popen.poll = poll_alone
 
 
 def dismantle(pool, taken_apart):

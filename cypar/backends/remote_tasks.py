@@ -27,7 +27,8 @@ class Nested:
     level : int
         Nesting level of the tasks.
     spec : str, object or None
-        A backend; None for what cypar takes on that level.
+        A backend; None for what cypar takes on that level. In another process, the
+        bytes of one, loaded when a task needs it: some can only be made in a task.
     n_jobs : int or None
     """
 
@@ -42,20 +43,34 @@ class Nested:
         """Return the settings that a task starts from."""
         backend = self.spec
         if backend is not None and not registry.is_builtin(backend):
-            backend = registry.build(backend, self.level)
+            backend = _MadeWhenUsed(self)
         return config_state.task_state(self.level, backend, self.n_jobs)
+
+    def make(self):
+        """Return the backend."""
+        spec = self.spec
+        if type(spec) is bytes:
+            spec = serialize.loads(spec)
+        return registry.build(spec, self.level)
 
     def __reduce__(self):
         spec = self.spec
-        if spec is not None and not isinstance(spec, str):
+        if spec is not None and type(spec) not in (str, bytes):
             spec = serialize.dumps(spec)
-        return _load_nested, (self.level, spec, self.n_jobs)
+        return Nested, (self.level, spec, self.n_jobs)
 
 
-def _load_nested(level, spec, n_jobs):
-    if isinstance(spec, bytes):
-        spec = serialize.loads(spec)
-    return Nested(level, spec, n_jobs)
+class _MadeWhenUsed:
+    """Stands for a backend in the settings of tasks that may never use it."""
+
+    def __init__(self, nested):
+        self._nested = nested
+
+    def __getattr__(self, name):
+        made = self.__dict__.get("_made")
+        if made is None:
+            made = self._made = self._nested.make()
+        return getattr(made, name)
 
 
 class TaskBatch:

@@ -36,6 +36,7 @@ class Session:
         self.users = 0  # calls and with-blocks; guarded by the lock of all sessions
         self.calls = []  # that run
         self.ready = False
+        self.ending = False  # the object aborts or terminates
         self.lock = threading.RLock()
 
     @staticmethod
@@ -50,6 +51,14 @@ class Session:
 
     def enter(self, options):
         """Configure the object, if it is not yet."""
+        if self.ending and options.nesting_level > 1:
+            # the object may wait for the very task that asks: so that must not wait
+            with _lock:
+                self.users -= 1
+            raise CyparError(
+                "the call that this task belongs to has ended: its backend takes no "
+                "nested calls any more"
+            )
         try:
             with self.lock:
                 if not self.ready:
@@ -69,8 +78,10 @@ class Session:
             try:
                 if self.ready:
                     self.ready = False
+                    self.ending = True
                     self._invoke("terminate")
             finally:
+                self.ending = False
                 with _lock:  # somebody may have come meanwhile, and waits
                     if not self.users and _sessions.get(id(self.obj)) is self:
                         del _sessions[id(self.obj)]
@@ -133,9 +144,11 @@ class Session:
         with self.lock:
             if not has_own_method(self.target, "abort_everything"):
                 return
+            self.ending = True
             try:
                 self._invoke("abort_everything", ensure_ready=self.users > 1)
             finally:
+                self.ending = False
                 for other in self.calls:
                     if other is not call and not other.stopping:
                         name = type(self.obj).__name__

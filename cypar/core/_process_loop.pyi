@@ -12,6 +12,7 @@ class BatchRunner:
         flush: Callable[[], object],
         send: Callable[[int, int, int, bytes, float], object],
     ) -> None: ...
+    def leave_after_task(self) -> None: ...
     def run_columns(
         self,
         slot: int,

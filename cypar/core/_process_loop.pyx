@@ -7,6 +7,8 @@ told (`flush`) at the end of the batch, and earlier when results have waited lon
 Thread safety: one thread per worker process.
 """
 
+from os import _exit
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject_Call, PyObject_CallObject
 from libc.stdint cimport int64_t
@@ -54,6 +56,7 @@ cdef class BatchRunner:
     cdef StatusPage page
     cdef object dumps, encode_error, flush, send
     cdef int64_t flushed_ns
+    cdef bint forked  # this is a child that a task has forked
 
     def __init__(self, StatusPage page, dumps, encode_error, flush, send):
         self.page = page
@@ -61,6 +64,10 @@ cdef class BatchRunner:
         self.encode_error = encode_error
         self.flush = flush
         self.send = send
+
+    def leave_after_task(self):
+        """In a forked child: end where its task returns; it is not the worker."""
+        self.forked = True
 
     def run_columns(self, int slot, int sequence, function, list columns):
         """Run a batch of one function over plain positional arguments."""
@@ -116,13 +123,13 @@ cdef class BatchRunner:
                 )
             else:
                 now = port_monotonic_ns()
-                if let_go is not None:
+                if let_go is not None and not self.forked:
                     # before a large result is sent: then the next task is drawn
                     args = kwargs = function = None
                     let_go()
                 self.store(slot, position, value, (now - start) * 1e-9, function, args)
             value = args = kwargs = function = None
-            if let_go is not None:
+            if let_go is not None and not self.forked:
                 let_go()
             start = self.tell(now)
         self.flush()
@@ -141,6 +148,8 @@ cdef class BatchRunner:
         cdef double real
         cdef object kind = type(value)
         cdef bint stored = False
+        if self.forked:
+            _exit(0)
         if value is None:
             stored = self.page.append(NONE, slot, position, seconds, NULL, 0)
         elif value is True:
@@ -171,6 +180,8 @@ cdef class BatchRunner:
 
     cdef int fail(self, int slot, Py_ssize_t position, object exc, object function,
                   object args, object kwargs, double seconds) except -1:
+        if self.forked:
+            _exit(1)
         data = self.encode_error(exc, function, args or (), kwargs or {})
         if data is None:
             self.send(slot, position, REFUSED, b"", 0.0, None)

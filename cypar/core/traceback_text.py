@@ -340,10 +340,17 @@ def _format_frame(frame, line_number):
 def _parameters(frame):
     """Pair the frame's parameters with their values of now."""
     code = frame.f_code
-    count = code.co_argcount + code.co_kwonlyargcount
-    count += bool(code.co_flags & 0x04) + bool(code.co_flags & 0x08)  # *args, **kwargs
     values = frame.f_locals
-    names = code.co_varnames[:count]
+    n_named = code.co_argcount + code.co_kwonlyargcount
+    has_args = bool(code.co_flags & 0x04)
+    has_kwargs = bool(code.co_flags & 0x08)
+    # the code has *args behind the keyword-only ones; a signature before them
+    names = [
+        *code.co_varnames[: code.co_argcount],
+        *code.co_varnames[n_named : n_named + has_args],
+        *code.co_varnames[code.co_argcount : n_named],
+        *code.co_varnames[n_named + has_args : n_named + has_args + has_kwargs],
+    ]
     # a parameter may have been deleted by the function
     return [(name, values[name]) for name in names if name in values]
 

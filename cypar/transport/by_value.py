@@ -20,7 +20,7 @@ import copyreg
 import functools
 import os
 from _pickle import Pickler
-from types import FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -177,6 +177,18 @@ def _reduce_lru_cache(cached):
     return _build_lru_cache, (cached.__wrapped__, *arguments)
 
 
+def _reduce_code(code):
+    """Keep the file's name, which tracebacks need to show the source.
+
+    cloudpickle 3.1.3 and later put '<dynamic-code>' in its place.
+    """
+    maker, arguments = cp._code_reduce(code)[:2]
+    return maker, tuple(
+        code.co_filename if type(part) is str and part == "<dynamic-code>" else part
+        for part in arguments
+    )
+
+
 def _reduce_typevar(variable):
     name = variable.__module__
     if isinstance(name, str) and worker_can_import(name):
@@ -186,6 +198,7 @@ def _reduce_typevar(variable):
 
 _REDUCERS = {
     **cp.Pickler._dispatch_table,
+    CodeType: _reduce_code,
     MethodType: reduce_method,
     TypeVar: _reduce_typevar,
     _LruCache: _reduce_lru_cache,

@@ -48,7 +48,11 @@ def worker_can_import(name):
     bool
         False also for names that are not in ``sys.modules``.
     """
+    if name == "cypar" or name.startswith("cypar."):
+        return name in sys.modules  # workers are started with the parent's
     module = sys.modules.get(name)
+    if getattr(getattr(module, "__spec__", None), "_initializing", False):
+        return False  # a worker would run again what runs here now
     known = _answers.get(name)
     if known is not None and known[0] is module:
         return known[1]
@@ -166,8 +170,9 @@ def worker_path(path, cwd=None):
     """
     if cwd is None:
         cwd = _cwd()
-    here = [entry for entry in path if entry in ("", cwd)]
-    return [entry for entry in path if entry not in ("", cwd)] + here
+    usable = [entry for entry in path if isinstance(entry, str)]  # as import does
+    here = [entry for entry in usable if entry in ("", cwd)]
+    return [entry for entry in usable if entry not in ("", cwd)] + here
 
 
 def _cwd():

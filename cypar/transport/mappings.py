@@ -304,6 +304,21 @@ def _count_alone():
     return None
 
 
+class _NoPage:
+    """What a process that a task has forked counts ended leases on: they are not its."""
+
+    def release(self, slot, n):
+        pass
+
+    def collections_asked(self):
+        return 0
+
+
+def _after_fork():
+    for mappings in _instances:
+        mappings.page = _NoPage()
+
+
 _ALONE = _count_alone()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_pin_all)
+    os.register_at_fork(before=_pin_all, after_in_child=_after_fork)

@@ -33,7 +33,7 @@ from cypar.transport.pieces import (
     SHARED,
 )
 from cypar.transport.reducing import Reducer
-from cypar.transport.sharing import Shared
+from cypar.transport.sharing import Shared, shared, sweep
 
 # Arrays that need not be mapped are sent by segment from here on.
 PLAIN_BYTES = 1 << 20
@@ -86,6 +86,8 @@ class CallMemory(Reducer):
         if self._copier is not None:
             self._copier.close()
             self._copier = None
+        if shared:
+            sweep()
 
     # ---- pickling ----------------------------------------------------------------------
 
@@ -170,11 +172,11 @@ class CallMemory(Reducer):
         self.parcel.add(kind, segment, number, offset, size)
         segment.unpin()  # the parcel has pinned it
 
-    def _reduce_shared(self, shared):
-        if shared.captured is None:
+    def _reduce_shared(self, handle):
+        if handle.captured is None:
             # not in the user's folder: the copy outlives the call
             own = CallMemory(self.max_nbytes, "r", named=False)
-            shared.captured = own.dumps(shared.obj)
+            handle.captured = own.dumps(handle.obj)
             own.close()
-        self.parcel.shares.append(shared)
-        return shared.__reduce__()
+        self.parcel.shares.append(handle)
+        return handle.__reduce__()

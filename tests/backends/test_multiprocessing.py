@@ -1,5 +1,6 @@
 """The 'multiprocessing' backend: start methods, deaths, errors, what is left behind."""
 
+import contextlib
 import importlib
 import multiprocessing
 import multiprocessing.connection
@@ -16,6 +17,7 @@ from operator import mul
 import pytest
 
 from cypar import Parallel, delayed
+from cypar.backends import multiprocessing_stock as stock
 from cypar.backends.multiprocessing import MultiprocessingBackend
 from cypar.core.config_state import current
 from cypar.core.errors import (
@@ -314,6 +316,37 @@ def test_a_death_in_a_task_is_a_worker_crash(method, how, exitcode, monkeypatch)
     assert caught.value.exitcode == exitcode
     assert not children()
     assert run([delayed(abs)(-1)] * 3) == [1, 1, 1]
+
+
+def test_one_thread_at_a_time_asks_for_an_exit_code():
+    class Popen:
+        """What a fork server says of a child can be read once."""
+
+        both = threading.Barrier(2, timeout=0.1)
+        answers = iter([-9])
+        returncode = None
+
+        def poll(self, flag=0):
+            if self.returncode is None:
+                with contextlib.suppress(threading.BrokenBarrierError):
+                    self.both.wait()
+                self.returncode = next(self.answers, 255)
+            return self.returncode
+
+    class Process:
+        _popen = Popen()
+
+    stock.guard_exitcode(Process)
+    codes = []
+    threads = [
+        threading.Thread(target=lambda: codes.append(Process._popen.poll()))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert codes == [-9, -9]
 
 
 def test_a_death_in_a_with_block_leaves_it_usable():

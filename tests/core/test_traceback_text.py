@@ -63,7 +63,7 @@ def test_the_failing_line_is_marked_with_five_lines_around_it():
 def test_frames_begin_at_the_task():
     text = text_of(divide, 1, by=0)
     assert "text_of" not in text
-    assert "in divide(x=1, by=0, rest=(), options={})" in text
+    assert "in divide(x=1, rest=(), by=0, options={})" in text
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from cypar.backends.pool import frames
 from cypar.backends.pool.backoff import SPIN_NS
 from cypar.backends.pool.readings import Reader
 from cypar.backends.pool.state import difference, snapshot
+from cypar.core import errors
 from cypar.core._batch import Batch
 from cypar.core._batch_estimator import BatchEstimator
 from cypar.core._status_page import (
@@ -38,10 +39,13 @@ from cypar.transport._capture import columns_of, table_of
 _ONE = (1).to_bytes(8, sys.byteorder)  # what an eventfd takes
 DEPTH = 2  # batches in flight per worker
 MAX_BATCH_BYTES = 1 << 17  # fits into a socket's usual buffer of 208 kB
+MAX_RESULT_BYTES = 1 << 21  # of one batch: what nobody has read yet is bounded
 MAX_FUNCTIONS = 256  # functions a worker keeps
 # Taking tasks back pays if they last longer than about two dispatches.
 MIN_STEAL_S = 150e-6
 STEAL_RETRY_S = 2e-3  # a task that has run this long holds up what is behind it
+LONG_S = 20e-3  # a task that runs longer than this and than ten usual ones is long
+LONG_FACTOR = 10
 SOCKET_EVERY = 16  # turns of the loop that look at result logs only, at most
 GRACE_S = 0.02  # a stopped call waits this long for tasks that are nearly done
 MAX_START_FAILURES = 3
@@ -68,8 +72,10 @@ class Dispatcher:
         self.turns = 0
         self.exhausted = False  # the last draw gave nothing
         self.task_bytes = 1.0  # smoothed size of one task on the socket
+        self.result_bytes = 1.0  # the same of the results that come over it
         self.start_failures = 0
         self.max_start_failures = MAX_START_FAILURES
+        self.max_workers = self.options.n_jobs
         self.batch_size = min(max(1, self.options.batch_size), MAX_BATCH)
         self.wake_fd, self._wake_write = _wake_pipe()
         self.poll.register(self.wake_fd, select.POLLIN)
@@ -110,6 +116,7 @@ class Dispatcher:
 
     def dispatch(self):
         """Send batches while there are tasks and room for them."""
+        self.take_back_behind_long_tasks()
         while not self.call.stopping:
             worker = self.free_worker()
             if worker is None:
@@ -129,16 +136,33 @@ class Dispatcher:
         best, load = None, DEPTH
         for worker in self.workers:
             n = worker.n_batches
-            if n < load:
+            if n < load and not worker.is_held_up:
                 best, load = worker, n
                 if n == 0:
                     return best
         # another worker is better than a second batch in flight
-        if len(self.workers) < self.options.n_jobs and self.has_task():
+        if len(self.workers) < self.max_workers and self.has_task():
             added = self.add_worker()
             if added is not None:
                 return added
         return best
+
+    def take_back_behind_long_tasks(self):
+        """Make pending again what waits behind a task that runs for long.
+
+        An idle worker would take it over, but while the input goes on none is idle.
+        """
+        limit_s = max(LONG_S, LONG_FACTOR * self.estimator.task_seconds)
+        for worker in self.workers:
+            worker.is_held_up = False
+            if not worker.n_batches or worker.page.running_ns() * 1e-9 < limit_s:
+                continue
+            worker.is_held_up = True
+            for slot in (0, 1):
+                if worker.batches[slot] is not None and worker.page.unclaimed(slot):
+                    tasks = self.recall(worker, slot, 0)
+                    if tasks:
+                        self.call.source.give_back(tasks)
 
     def has_task(self):
         """Make sure that a task waits before a worker is started for it."""
@@ -148,7 +172,13 @@ class Dispatcher:
         return source.has_task()
 
     def add_worker(self):
-        worker = self.pool.lease(bool(self.workers), self.wake)
+        try:
+            worker = self.pool.lease(bool(self.workers), self.wake)
+        except (OSError, errors.PoolStartError):
+            if not self.workers:
+                raise
+            self.max_workers = len(self.workers)  # no descriptors, say: go on so
+            return None
         if worker is None:
             return None
         self.workers.append(worker)
@@ -246,10 +276,15 @@ class Dispatcher:
                 n = worker.page.unclaimed(candidate)
                 if n > most:
                     victim, slot, most = worker, candidate, n
-        if victim is None or victim is idle:
+        if victim is None or victim is idle or not idle.ready:
             return
-        stuck = not victim.ready or victim.page.running_ns() * 1e-9 > STEAL_RETRY_S
-        if not stuck and most * self.estimator.task_seconds < MIN_STEAL_S:
+        running_s = victim.page.running_ns() * 1e-9
+        stuck = not victim.ready or running_s > STEAL_RETRY_S
+        # One that runs nothing is about to receive the batch: two workers could take
+        # a large task from each other without end.
+        if not stuck and (
+            not running_s or most * self.estimator.task_seconds < MIN_STEAL_S
+        ):
             return
         # A task that holds up the others: take all; else share evenly.
         keep = 0 if stuck and most == 1 else most // 2
@@ -361,12 +396,17 @@ class Dispatcher:
         mean = size / n_tasks
         self.task_bytes = max(mean, 0.5 * (self.task_bytes + mean))
 
+    def note_result_bytes(self, size):
+        """Learn how large results are that do not fit into the log."""
+        self.result_bytes = max(size, 0.5 * (self.result_bytes + size))
+
     def observe(self, batch):
         """Learn from a finished batch how large the next ones should be."""
         if self.options.batch_size or not batch.n:
             return
         size = self.estimator.observe(batch.n, batch.seconds)
         size = min(size, max(1, int(MAX_BATCH_BYTES / self.task_bytes)))
+        size = min(size, max(1, int(MAX_RESULT_BYTES / self.result_bytes)))
         if self.options.explicit_pre_dispatch and (
             self.call.outcomes.finished < 4 * self.options.pre_dispatch
         ):

@@ -11,7 +11,7 @@ from _signal import SIGBUS, SIGILL, SIGKILL, SIGSEGV  # see spawn.py
 
 from cypar.backends.pool import frames
 from cypar.core import errors
-from cypar.core._batch import give, read_results
+from cypar.core._batch import give, read_results, size_of
 from cypar.core._status_page import KIND_REFUSED
 
 
@@ -59,6 +59,7 @@ class Reader:
         batch = worker.batches[slot]
         task = batch.tasks[position]
         index = batch.done(position, seconds)
+        self.dispatcher.note_result_bytes(size_of(value))
         if batch.left == 0:
             worker.batches[slot] = None
             self.dispatcher.observe(batch)

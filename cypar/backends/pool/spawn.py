@@ -57,11 +57,11 @@ def command():
             "it, or use backend='threading'"
         )
     path = worker_path(sys.path)
-    if _PACKAGE_PARENT not in path:
-        path.append(_PACKAGE_PARENT)
     # -c puts the working directory first: nothing is imported before the path is set.
+    # Of several cypars the worker must have ours, wherever it stands on the path.
     code = (
-        f"import sys; sys.path[:] = {path!r}; "
+        f"import sys; sys.path[:] = {[_PACKAGE_PARENT, *path]!r}; import cypar; "
+        f"sys.path[:] = {path!r}; "
         "from cypar.backends.pool.worker import main; main(*map(int, sys.argv[1:]))"
     )
     return [sys.executable, *interpreter_flags(), "-c", code]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
+from cypar.core import nesting
 from cypar.core._status_page import read_umask
 from cypar.transport import serialize, settings
 from cypar.transport.importable import worker_path
@@ -80,6 +81,10 @@ def snapshot():
     return _latest
 
 
+# A worker is one level deeper than its parent; on POSIX the live mapping holds bytes.
+_OF_EACH_PROCESS = (nesting.DEPTH_VARIABLE, nesting.DEPTH_VARIABLE.encode())
+
+
 def difference(old, new):
     """Return what a worker that knows ``old`` must change to match ``new``."""
     changes = {}
@@ -88,7 +93,7 @@ def difference(old, new):
         changes["environ"] = [
             (name, value)
             for name, value in new.environ.items()
-            if known.get(name) != value
+            if known.get(name) != value and name not in _OF_EACH_PROCESS
         ] + [(name, None) for name in known if name not in new.environ]
     if old is None or old.path != new.path or old.cwd != new.cwd:
         changes["path"] = worker_path(new.path, new.cwd)

@@ -58,6 +58,7 @@ class Worker:
         self.known = None if state.authkey or state.pickling else state
         self.known_call = None  # (nesting level, threads) it has followed
         self.last_function = 0
+        self.is_held_up = False  # it runs a long task; nothing is sent behind that
         self.ready = False
         self.start_deadline = time.monotonic() + START_TIMEOUT_S
 

@@ -79,6 +79,7 @@ class WorkerServer:
             self.tell,
             self.send_result,
         )
+        os.register_at_fork(after_in_child=self.runner.leave_after_task)
 
     def tell(self):
         """Tell the parent that the result log has news, if it waits."""
