@@ -23,7 +23,7 @@ from cypar.transport._channel import AS_BYTES
 from cypar.transport.deltas import received
 from cypar.transport.functions import ModuleChanged, decode
 from cypar.transport.inbox import Inbox, Store
-from cypar.transport.mappings import Mappings
+from cypar.transport.mappings import CannotAttachError, Mappings
 from cypar.transport.returns import Returns
 from cypar.transport.sharing import keep_shared
 
@@ -247,6 +247,8 @@ def _limit_threads(n_threads, variables):
 
 
 def _encode_error(exc, function, args, kwargs):
+    if type(exc) is CannotAttachError:
+        return None  # the task has not begun
     # needed only after a failure, and slow to import
     from cypar.transport.failures import encode_failure
 

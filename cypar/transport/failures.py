@@ -12,7 +12,7 @@ from cypar.core.traceback_text import add_note
 from cypar.transport.arrays import loaded_numpy
 from cypar.transport.culprit import name_arguments
 from cypar.transport.exceptions import clear_frames, encode_exception
-from cypar.transport.mappings import CannotAttachError, is_ours
+from cypar.transport.mappings import is_ours
 from cypar.transport.memmap import backing_of
 
 MAX_DEPTH = 3  # containers and objects that are looked into
@@ -21,12 +21,7 @@ _SIZES = ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB"))
 
 
 def encode_failure(exc, function, args, kwargs):
-    """Return what the parent's `decode_exception` takes.
-
-    None if the task did not run, because this worker cannot map what it needs.
-    """
-    if type(exc) is CannotAttachError:
-        return None
+    """Return what the parent's `decode_exception` takes."""
     try:
         explain_read_only(exc, function, args, kwargs)
     except Exception:

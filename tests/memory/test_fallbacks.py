@@ -156,9 +156,12 @@ def test_workers_without_descriptors(run_script):
 
         def limit(i):
             import os
-            n = max(map(int, os.listdir("/proc/self/fd"))) + 2
+            try:
+                n = os.dup(0)  # the lowest that is free
+            except OSError:
+                return  # this worker has been here before
+            os.close(n)
             resource.setrlimit(resource.RLIMIT_NOFILE, (n, n))
-            return os.getpid()
 
         run = Parallel(n_jobs=2, batch_size=1)
         run(delayed(total)(np.ones(10)) for _ in range(4))
@@ -171,7 +174,9 @@ def test_workers_without_descriptors(run_script):
     run_script(script)
 
 
-def test_a_worker_that_may_not_open_the_parents_memory(parallel, monkeypatch):
+def test_a_worker_that_may_not_open_the_parents_memory(
+    parallel, monkeypatch, fresh_arena
+):
     """As where /proc hides other processes: the task runs, and is not run twice."""
     original = outbox.SEGMENT
 

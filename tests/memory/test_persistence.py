@@ -183,12 +183,14 @@ def test_files_of_lz4_say_what_to_do(tmp_path):
         load(tmp_path / "x")
 
 
+# NumPy's own pickle of dates loses their byte order, and joblib uses it
+DATES = hnp.datetime64_dtypes(endianness="=") | hnp.timedelta64_dtypes(endianness="=")
+DTYPES = hnp.scalar_dtypes().filter(lambda dtype: dtype.kind not in "mM") | DATES
+
+
 @settings(max_examples=50, deadline=None)
 @given(
-    hnp.arrays(
-        hnp.scalar_dtypes() | hnp.array_dtypes(),
-        hnp.array_shapes(min_dims=0, min_side=0),
-    ),
+    hnp.arrays(DTYPES, hnp.array_shapes(min_dims=0, min_side=0)),
     st.booleans(),
     st.sampled_from(MODES),
 )

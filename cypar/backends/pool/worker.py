@@ -34,7 +34,7 @@ from cypar.transport._channel import Channel
 from cypar.transport.deltas import drop_base, received
 from cypar.transport.functions import ModuleChanged, decode
 from cypar.transport.inbox import Inbox, Store
-from cypar.transport.mappings import Mappings
+from cypar.transport.mappings import CannotAttachError, Mappings
 from cypar.transport.returns import Returns
 from cypar.transport.sharing import drop_shared, keep_shared
 
@@ -248,6 +248,8 @@ class WorkerServer:
 
 
 def _encode_error(exc, function, args, kwargs):
+    if type(exc) is CannotAttachError:
+        return None  # the task has not begun
     # needed only after a failure, and slow to import
     from cypar.transport.failures import encode_failure
 
