@@ -12,7 +12,7 @@ from cypar.core._segment import copy_to_bytearray
 from cypar.transport.pieces import MODES
 
 # dtype.kind of arrays whose dtype is fully described by its string
-_SIMPLE_KINDS = frozenset("biufcSUmM")
+SIMPLE_KINDS = frozenset("biufcSUmM")
 
 
 class Plain:
@@ -32,7 +32,7 @@ def loaded_numpy():
 
 def describe_dtype(dtype):
     """Return what stands for a dtype in a pickle: its string if that says all."""
-    if dtype.kind in _SIMPLE_KINDS and dtype.metadata is None:
+    if dtype.kind in SIMPLE_KINDS and dtype.metadata is None:
         return dtype.str
     return dtype
 
@@ -98,6 +98,11 @@ def as_memmap(np, buffer, start, piece, mode, dtype, shape, strides):
     array.offset = piece.file_start + start
     array.filename = piece.filename
     return array
+
+
+def rebuild_swapped(array, dtype):
+    """Make an array of the other byte order from its bytes."""
+    return array.view(dtype)
 
 
 def rebuild_subclass(cls, array):

@@ -64,6 +64,12 @@ class Returns(Reducer):
             return None
         return memmap.reduce_view(array, backing)
 
+    def _reduce_small(self, array, default):
+        reduced = super()._reduce_small(array, default)
+        if reduced is NotImplemented and not array.flags.writeable:
+            return array.__reduce_ex__(4)  # what comes back is writable
+        return reduced
+
     def put_array(self, array, may_map):
         flat, order = arrays.flat_bytes(array)
         self.buffers.append((AS_MEMORY, flat))
