@@ -106,10 +106,13 @@ class _Server:
     def keep_large(self, slot, position, kind, data, seconds, buffers):
         if buffers is not None:
             # copies: the Pool pickles the answer when all tasks of the batch are done
-            data = data, [
-                bytes(buffer) if kind == AS_BYTES else bytearray(buffer)
-                for kind, buffer in buffers
-            ]
+            data = (
+                data,
+                [
+                    bytes(buffer) if kind == AS_BYTES else bytearray(buffer)
+                    for kind, buffer in buffers
+                ],
+            )
         self.large.append((position, kind, data, seconds))
 
     def run(self, ticket, sequence, payload):

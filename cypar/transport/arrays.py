@@ -48,7 +48,7 @@ def is_plain_subclass(numpy, kind):
 
 
 def reduce_masked(numpy, array):
-    """Reduce a masked array to its data, its mask and the rest; None if it is special."""
+    """Reduce a masked array to data, mask and the rest; None if it is special."""
     if type(array).__reduce__ is not numpy.ma.MaskedArray.__reduce__:
         return None
     mask = numpy.ma.getmask(array)
@@ -129,7 +129,9 @@ def rebuild_stored(stored, dtype, shape, order, may_map):
         return np.ndarray(shape, dtype, stored.buffer, stored.start, order=order)
     strides = None
     if order == "F":
-        strides = np.ndarray(shape, dtype, stored.buffer, stored.start, order="F").strides
+        strides = np.ndarray(
+            shape, dtype, stored.buffer, stored.start, order="F"
+        ).strides
     mode = MODES[mapped.kind]
     return as_memmap(
         np, stored.buffer, stored.start, mapped, mode, dtype, shape, strides

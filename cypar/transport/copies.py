@@ -77,9 +77,7 @@ class Copier:
             root_low, root_high = bounds(address_of(root), root)
             if root_high - root_low <= MAX_ROOT * (high - low):
                 low, high = root_low, root_high
-        placed = self._place(
-            root, low, high, layout, _is_immutable(array), writable
-        )
+        placed = self._place(root, low, high, layout, _is_immutable(array), writable)
         if placed is None:
             return None
         segment, number, offset = placed
@@ -189,8 +187,10 @@ def _is_immutable_object(obj):
 
 def _warn(choice, error):
     """Tell once for each kind of memory that it has no room."""
-    kind = "temp_folder" if choice.make_segment.__name__ == "make_segment" else (
-        "disk" if choice is disk_arena else "memory"
+    kind = (
+        "temp_folder"
+        if choice.make_segment.__name__ == "make_segment"
+        else ("disk" if choice is disk_arena else "memory")
     )
     if kind in _warned:
         return

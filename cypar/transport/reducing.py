@@ -38,7 +38,7 @@ class Reducer:
     def __init__(self):
         self._token = None
 
-    # ---- what a subclass defines -------------------------------------------------------
+    # ---- what a subclass defines --------------------------------------------------
 
     def restart(self):
         """Forget all buffers: the pickler begins anew."""
@@ -64,7 +64,7 @@ class Reducer:
         """Take contiguous bytes of an object out; False if they must stay in."""
         raise NotImplementedError
 
-    # ---- what picklers call --------------------------------------------------------------
+    # ---- what picklers call -------------------------------------------------------
 
     def take_buffer(self, buffer):
         """Be the pickler's buffer_callback: true for a buffer that stays in."""

@@ -52,7 +52,7 @@ class Returns(Reducer):
             self.buffers = []
             self._token = None
 
-    # ---- what picklers ask, see Reducer -------------------------------------------------
+    # ---- what picklers ask, see Reducer -------------------------------------------
 
     def restart(self):
         self.buffers.clear()

@@ -28,7 +28,9 @@ def arrays(draw):
     shape = draw(hnp.array_shapes(max_dims=4, max_side=9))
     size = int(np.prod(shape)) * dtype.itemsize
     # stretch one axis so that about half of the arrays are above the threshold
-    factor = draw(st.sampled_from([1, 1 + THRESHOLD // size, 1 + 3 * THRESHOLD // size]))
+    factor = draw(
+        st.sampled_from([1, 1 + THRESHOLD // size, 1 + 3 * THRESHOLD // size])
+    )
     axis = draw(st.integers(0, len(shape) - 1))
     shape = tuple(n * factor if i == axis else n for i, n in enumerate(shape))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -94,7 +96,9 @@ MODES = [None, "r", "r+", "w+", "c"]
 @pytest.mark.parametrize("mode", MODES)
 def test_any_array_arrives(backend, mode):
     # one pool for all examples of one backend and mode
-    with Parallel(n_jobs=2, backend=backend, mmap_mode=mode, max_nbytes=THRESHOLD) as run:
+    with Parallel(
+        n_jobs=2, backend=backend, mmap_mode=mode, max_nbytes=THRESHOLD
+    ) as run:
 
         @settings(
             max_examples=25,
