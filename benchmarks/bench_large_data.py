@@ -13,7 +13,7 @@ import pytest
 from fresh import probe
 from harness import MEGABYTES, SECONDS, Row, Unit, at_least, at_most, settings
 
-PROBE = "large_data.py"
+PROBE = "transfer.py"
 SPEED = Unit("GB/s", lambda seconds, plain: float("nan"), more_is_better=True)
 COPY = "one copy to new shared memory"
 BLOCK, FRESH = "joblib with-block", "joblib fresh calls"
@@ -26,7 +26,7 @@ def contenders(workload, megabytes, speed=False, copy=True):
         found = probe(name, role, PROBE, library, workload, megabytes, style, **options)
         if speed:
             inner = found.judge
-            found.judge = lambda out, seconds: as_speed(inner(out, seconds))
+            found.judge = lambda out, seconds: as_speed(inner(out, seconds), megabytes)
         return found
 
     found = [
@@ -39,10 +39,11 @@ def contenders(workload, megabytes, speed=False, copy=True):
     return found
 
 
-def as_speed(figures):
+def as_speed(seconds, megabytes):
+    """Return GB/s instead, named without the unit."""
     return {
-        "value": figures["gb_per_s"],
-        "again": figures["again_gb_per_s"],
+        name.removesuffix("_s"): megabytes / 1000 / value
+        for name, value in seconds.items()
     }
 
 

@@ -9,8 +9,8 @@ MB = 1_000_000
 
 def sum_part(array, part, n_parts):
     """Add up one of `n_parts` equal parts."""
-    size = len(array) // n_parts
-    return float(array[part * size : (part + 1) * size].sum())
+    n = len(array)
+    return float(array[part * n // n_parts : (part + 1) * n // n_parts].sum())
 
 
 def sum_all(array):
@@ -25,8 +25,9 @@ def make_result(i, nbytes):
 
 
 def sum_rows(frame, part, n_parts):
-    size = len(frame) // n_parts
-    return float(frame.iloc[part * size : (part + 1) * size, 0].sum())
+    n = len(frame)
+    rows = slice(part * n // n_parts, (part + 1) * n // n_parts)
+    return float(frame.iloc[rows, 0].sum())
 
 
 def last_byte(data, i):
@@ -136,7 +137,7 @@ class Bytes(Workload):
     n_tasks = 8
 
     def make(self, seed):
-        return random.Random(seed).randbytes(1 << 16) * (self.nbytes >> 16)
+        return random.Random(seed).randbytes(1000) * (self.nbytes // 1000)
 
     def tasks(self, delayed, data):
         return (delayed(last_byte)(data, i) for i in range(self.n_tasks))

@@ -1,6 +1,6 @@
 """Run one workload with large data, and print how long its calls took.
 
-``large_data.py LIBRARY WORKLOAD MEGABYTES STYLE``. LIBRARY is cypar, joblib or copy (a
+``transfer.py LIBRARY WORKLOAD MEGABYTES STYLE``. LIBRARY is cypar, joblib or copy (a
 copy into fresh shared memory: no library at all). STYLE is
 
 block   all calls in one with-block
@@ -13,7 +13,6 @@ Printed, as JSON:
 value    seconds of the first call with the data; in `memory`, the peak in MB
 again_s  seconds of the next call with the same data
 warm_s   seconds of a call with other data of the same size, after that
-gb_per_s, again_gb_per_s   the same as speeds
 """
 
 import gc
@@ -32,7 +31,7 @@ from large_data import WORKLOADS
 def main(library, workload, megabytes, style):
     workload = WORKLOADS[workload](megabytes)
     if library == "copy":
-        print(json.dumps(speeds(copy_times(workload), workload)))
+        print(json.dumps(copy_times(workload)))
         return
     library = importlib.import_module(library)
     # workers are up, and have imported what tasks need
@@ -47,7 +46,7 @@ def main(library, workload, megabytes, style):
                 one_call(library, parallel, workload, data)
         print(json.dumps({"value": peak.megabytes}))
         return
-    print(json.dumps(speeds(times(library, workload, style), workload)))
+    print(json.dumps(times(library, workload, style)))
 
 
 def caller(library, workload):
@@ -105,13 +104,6 @@ def copy_times(workload):
         found.append(time.perf_counter() - start)
     seconds = sorted(found)[1]
     return {"value": seconds, "again_s": seconds, "warm_s": seconds}
-
-
-def speeds(found, workload):
-    gigabytes = workload.nbytes / 1e9
-    found["gb_per_s"] = gigabytes / found["value"]
-    found["again_gb_per_s"] = gigabytes / found["again_s"]
-    return found
 
 
 class Peak:
