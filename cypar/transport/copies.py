@@ -18,9 +18,10 @@ from cypar.core.cpu import cpu_count
 from cypar.core.errors import CyparWarning
 from cypar.transport.arrays import loaded_numpy
 from cypar.transport.layout import address_of, bounds
-from cypar.transport.segments import Arena, arena
+from cypar.transport.segments import ALIGNMENT, Arena, arena
 from cypar.transport.temp_folder import TempFolder, chosen_folder
 
+USUAL_ALIGNMENT = 16  # bytes; of what the allocators of C and NumPy return
 MAX_ROOT = 2  # a view's whole array is copied if it is at most this many times larger
 _numbers = itertools.count(1)
 _warned: set = set()
@@ -115,7 +116,13 @@ class Copier:
             choice.counters.reused += 1
             entry.segment.pin()
             return entry.segment, entry.number, _offset(entry, layout)
-        segment, offset = choice.take(high - low if strided is None else layout.size)
+        if strided is None:
+            # elements that are aligned here stay so, wherever the memory begins
+            shift = low % ALIGNMENT if low % USUAL_ALIGNMENT else 0
+            segment, offset = choice.take(high - low + shift)
+            offset += shift
+        else:
+            segment, offset = choice.take(layout.size)
         try:
             if strided is None:
                 segment.write(offset, low, high - low, self.two_threads)

@@ -30,7 +30,9 @@ def arrays(n=20):
 
 
 def shared_files():
-    return set(os.listdir("/dev/shm"))
+    """Return what lies in /dev/shm, but for what other programs come and go with."""
+    others = ("sem.", "joblib_", "psm_")
+    return {name for name in os.listdir("/dev/shm") if not name.startswith(others)}
 
 
 @pytest.fixture
@@ -77,6 +79,7 @@ def is_alive(pid):
         return False
 
 
+@pytest.mark.slow
 def test_two_hundred_calls_with_warnings_as_errors(run_script, tmp_path):
     """No ResourceWarning, no noise of a resource tracker, no growth."""
     before = shared_files()
@@ -174,6 +177,82 @@ except KeyboardInterrupt:
     out, err = process.communicate(timeout=20)
     assert out.splitlines()[-1] == "next [0.0, 300000.0, 600000.0] []"
     assert err == ""
+    assert shared_files() == before
+
+
+BASELINE = """
+import gc, threading
+from cypar import WorkerCrash
+from cypar.backends.pool.supervisor import pool
+from cypar.transport.segments import arena
+
+how = sys.argv[2]
+
+def kib(pid, name):
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(name))
+
+def task(a, i):
+    if i == 12:
+        if how == "error":
+            raise KeyError("expected")
+        if how == "killed worker":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "ctrl-c":
+            os.kill(os.getppid(), signal.SIGINT)
+            time.sleep(100)
+    return float(a.sum())
+
+def call():
+    run = Parallel(n_jobs=2, temp_folder=folder, batch_size=1)
+    try:
+        run(delayed(task)(np.full(500_000, float(i)), i) for i in range(24))
+    except (KeyError, WorkerCrash, KeyboardInterrupt) as error:
+        return type(error).__name__
+
+def settle():
+    Parallel(n_jobs=2)(delayed(abs)(i) for i in range(4))  # leases are looked at
+    gc.collect()
+    arena.trim(0)
+    for worker in (*pool.pids()[0], *pool.pids()[1]):
+        assert kib(worker, "Pss_Shmem") < 2000
+    pool.shutdown()  # the number of workers, and so of their descriptors, varies
+
+folder = folder if folder != "none" else None
+outcomes = {call()}
+settle()
+fds, anonymous = len(os.listdir("/proc/self/fd")), kib("self", "Anonymous")
+for _ in range(5):
+    outcomes.add(call())
+settle()
+assert arena.segments == [], arena.segments
+assert len(os.listdir("/proc/self/fd")) <= fds, (fds, os.listdir("/proc/self/fd"))
+assert kib("self", "Pss_Shmem") < 2000, kib("self", "Pss_Shmem")
+grown = kib("self", "Anonymous") - anonymous
+assert grown < 8000, grown
+if folder:
+    assert os.listdir(folder) == []
+print(outcomes)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["none", "folder"])
+@pytest.mark.parametrize(
+    ("how", "outcome"),
+    [
+        ("success", {None}),
+        ("error", {"KeyError"}),
+        ("killed worker", {"WorkerCrash"}),
+        ("ctrl-c", {"KeyboardInterrupt"}),
+    ],
+)
+def test_everything_is_back_to_where_it_was(run_script, tmp_path, how, outcome, where):
+    before = shared_files()
+    folder = where if where == "none" else tmp_path / "x"
+    result = run_script(PROLOGUE + BASELINE, folder, how)
+    assert result.stdout.strip() == str(outcome)
+    assert result.stderr == ""
     assert shared_files() == before
 
 
