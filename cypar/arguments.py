@@ -19,6 +19,7 @@ _UNIT_BYTES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _MMAP_MODES = (None, "r", "r+", "w+", "c")
 _PREFERENCES = (None, "processes", "threads")
 _REQUIREMENTS = (None, "sharedmem")
+_ON_ERROR = ("raise", "return")
 
 
 def shown(value: object, max_length: int = 60) -> str:
@@ -181,6 +182,22 @@ def check_require(require: Any) -> str | None:
     return _check_choice("require", require, _REQUIREMENTS)
 
 
+def check_on_error(on_error: Any) -> str:
+    """Return ``on_error`` if it is one of the two ways to treat a failed task."""
+    return _check_choice("on_error", on_error, _ON_ERROR)  # type: ignore[return-value]
+
+
+def parse_retries(retries: Any) -> int:
+    """Return how often a task may be started again after its worker died."""
+    number = as_number(retries)
+    if not isinstance(number, int) or number < 0:
+        raise ValueError(
+            f"retries must be an integer >= 0, got {shown(retries)}: it counts how "
+            "often a task is started again after its worker process died"
+        )
+    return min(number, MAX_COUNT)
+
+
 def check_hints(prefer: str | None, require: str | None) -> None:
     """Refuse hint and constraint that contradict each other, given in one place."""
     if prefer == "processes" and require == "sharedmem":
@@ -190,7 +207,9 @@ def check_hints(prefer: str | None, require: str | None) -> None:
         )
 
 
-def _check_choice(name: str, value: Any, choices: tuple[str | None, ...]) -> str | None:
+def _check_choice(
+    name: str, value: Any, choices: tuple[str | None, ...]
+) -> str | None:
     # a list or an array must not reach `in`: it would compare element by element
     if (value is None or isinstance(value, str)) and value in choices:
         return None if value is None else str(value)
