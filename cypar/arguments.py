@@ -207,9 +207,7 @@ def check_hints(prefer: str | None, require: str | None) -> None:
         )
 
 
-def _check_choice(
-    name: str, value: Any, choices: tuple[str | None, ...]
-) -> str | None:
+def _check_choice(name: str, value: Any, choices: tuple[str | None, ...]) -> str | None:
     # a list or an array must not reach `in`: it would compare element by element
     if (value is None or isinstance(value, str)) and value in choices:
         return None if value is None else str(value)

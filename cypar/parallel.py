@@ -197,9 +197,7 @@ class Parallel:
         hook = self.print_progress if self._has_progress() else None
         keep_errors = self.on_error == "return"
         if self.return_generator:
-            return SerialGenerator(
-                call, iterator, hook, self._end_serial, keep_errors
-            )
+            return SerialGenerator(call, iterator, hook, self._end_serial, keep_errors)
         try:
             results = run_serial(iterator, call.results, hook, keep_errors)
             call.ended = True

@@ -201,6 +201,10 @@ class Dispatcher:
         """Take in what the log did not take; no task of the batch stays open."""
         batch, ticket.batches[SLOT] = ticket.batch, None
         outcomes = self.call.outcomes
+        if isinstance(answer, BrokenPipeError):
+            # all workers are dead, which `Losses` is about to see
+            self.call.source.give_back(list(filter(None, batch.tasks)))
+            return
         if isinstance(answer, BaseException):
             # the Pool's own failure: no memory, or an argument larger than it takes
             for index, _ in filter(None, batch.tasks):

@@ -219,7 +219,11 @@ class WorkerPool:
 
     def is_usable(self):
         """Whether all workers live and none runs tasks of a call that is over."""
-        if self.over or self.is_leaving or any(ticket.batch is not None for ticket in self.tickets):
+        if (
+            self.over
+            or self.is_leaving
+            or any(ticket.batch is not None for ticket in self.tickets)
+        ):
             return False
         self.wait(0)
         return not self.dead

@@ -107,10 +107,13 @@ class _Server:
     def keep_large(self, slot, position, kind, data, seconds, buffers):
         if buffers is not None:
             # copies: the Pool pickles the answer when all tasks of the batch are done
-            data = data, [
-                bytes(buffer) if kind == AS_BYTES else bytearray(buffer)
-                for kind, buffer in buffers
-            ]
+            data = (
+                data,
+                [
+                    bytes(buffer) if kind == AS_BYTES else bytearray(buffer)
+                    for kind, buffer in buffers
+                ],
+            )
         self.large.append((position, kind, data, seconds))
         if self.page is not None:
             # It is lost if this process dies before the batch has ended: end it now.

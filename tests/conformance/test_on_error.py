@@ -191,14 +191,19 @@ def meet_late(signals, i):
     return i
 
 
+def read_all(generator, read):
+    """Append what a generator yields to a list, before it may raise."""
+    for value in generator:
+        read.append(value)
+
+
 def test_a_generator_first_yields_what_is_due(parallel_engine, signals):
     generator = parallel_engine.parallel(return_as="generator", batch_size=1)(
         delayed(meet_late)(signals, i) for i in range(5)
     )
     read = []
     with pytest.raises(Demanding) as caught:
-        for value in generator:
-            read.append(value)
+        read_all(generator, read)
     assert read == [0, 1]
     assert caught.value.completed == {3: 3}
     assert list(generator) == []
@@ -207,13 +212,12 @@ def test_a_generator_first_yields_what_is_due(parallel_engine, signals):
 def test_an_unordered_generator_first_yields_all_that_is_finished(
     parallel_engine, signals
 ):
-    generator = parallel_engine.parallel(
-        return_as="generator_unordered", batch_size=1
-    )(delayed(meet_late)(signals, i) for i in range(5))
+    generator = parallel_engine.parallel(return_as="generator_unordered", batch_size=1)(
+        delayed(meet_late)(signals, i) for i in range(5)
+    )
     read = []
     with pytest.raises(Demanding) as caught:
-        for value in generator:
-            read.append(value)
+        read_all(generator, read)
     assert sorted(read) == [0, 1, 3]
     assert caught.value.completed == {}
 

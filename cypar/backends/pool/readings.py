@@ -230,11 +230,11 @@ def crash_error(index, captured, pid, exitcode, attempts=1, at_load=False):
     elif exitcode in (-SIGSEGV, -SIGBUS, -SIGILL, -SIGABRT, -SIGFPE):
         hint = ": compiled code failed; the worker's stderr shows where"
     function, arguments = describe_captured(captured)
-    again = f", as {attempts - 1} before it," if attempts > 1 else ""
-    when = " while it loaded function and arguments" if at_load else ""
+    when = " as it loaded the task" if at_load else ""
+    again = f" ({attempts} attempts)" if attempts > 1 else ""
     return errors.WorkerCrash(
-        f"task {index}, {function or 'its function'}({arguments}), lost its worker "
-        f"process {pid}{again} which {how}{when}{hint}",
+        f"task {index} ({function or 'its function'}({arguments})) lost its worker "
+        f"process {pid}, which {how}{when}{again}{hint}",
         task_index=index,
         function=function,
         exitcode=exitcode,
