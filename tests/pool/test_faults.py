@@ -17,6 +17,7 @@ from cypar import (
 )
 from cypar.backends import stall
 from cypar.backends.pool.dispatcher import Dispatcher
+from cypar.backends.pool.sending import Sender
 
 MODES = ("list", "generator", "generator_unordered")
 
@@ -322,7 +323,7 @@ def quick_watch(monkeypatch):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_lost_message_becomes_an_error(two_workers, quick_watch, monkeypatch, mode):
-    send = Dispatcher.send
+    send = Sender.send
 
     def lose_the_sixth(self, worker, tasks, state):
         if tasks[0][0] == 5:
@@ -330,7 +331,7 @@ def test_a_lost_message_becomes_an_error(two_workers, quick_watch, monkeypatch, 
             return
         send(self, worker, tasks, state)
 
-    monkeypatch.setattr(Dispatcher, "send", lose_the_sixth)
+    monkeypatch.setattr(Sender, "send", lose_the_sixth)
     with pytest.raises(NoProgressError) as caught:
         list(
             Parallel(n_jobs=2, batch_size=1, return_as=mode)(

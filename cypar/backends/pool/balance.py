@@ -70,7 +70,7 @@ def rebalance(dispatcher, idle):
     keep = 0 if stuck and most == 1 else most // 2
     tasks = recall(victim, slot, keep)
     if tasks:
-        dispatcher.send(idle, tasks, snapshot())
+        dispatcher.sender.send(idle, tasks, snapshot())
 
 
 def could_rebalance(workers):

@@ -17,31 +17,27 @@ import os
 import select
 import sys
 import time
-from _pickle import dumps as plain_dumps  # `pickle` costs 5 ms to import
 
-from cypar.backends.pool import balance, frames
+from cypar.backends.pool import balance
 from cypar.backends.pool.backoff import SPIN_NS
 from cypar.backends.pool.readings import Reader
-from cypar.backends.pool.state import difference, snapshot
+from cypar.backends.pool.sending import Sender
+from cypar.backends.pool.state import snapshot
 from cypar.backends.stall import StallWatch, no_progress, progress_of
 from cypar.core import errors
-from cypar.core._batch import Batch
 from cypar.core._batch_estimator import BatchEstimator
 from cypar.core._status_page import (
     MAX_BATCH,
-    MAX_SEQUENCE,
     listen,
     spin_for_news,
     stop_listening,
 )
 from cypar.core._task_queue import END, LATER
-from cypar.transport._capture import columns_of, table_of
 
 _ONE = (1).to_bytes(8, sys.byteorder)  # what an eventfd takes
 DEPTH = 2  # batches in flight per worker
 MAX_BATCH_BYTES = 1 << 17  # fits into a socket's usual buffer of 208 kB
 MAX_RESULT_BYTES = 1 << 21  # of one batch: what nobody has read yet is bounded
-MAX_FUNCTIONS = 256  # functions a worker keeps
 SOCKET_EVERY = 16  # turns of the loop that look at result logs only, at most
 GRACE_S = 0.02  # a stopped call waits this long for tasks that are nearly done
 MAX_START_FAILURES = 3
@@ -54,20 +50,18 @@ class Dispatcher:
         self.call = call
         self.pool = pool
         self.call_state = call_state  # (nesting level, threads, variables)
-        self.functions = functions
         self.memory = memory
-        self.replacements = {}  # blob by name -> reference by value
         self.options = call.options
         self.estimator = BatchEstimator()
         self.workers = []
         self.by_fd = {}
         self.poll = select.poll()
         self.reader = Reader(self)
+        self.sender = Sender(self, functions)
         self.woken = False
         self.waiting = False
         self.turns = 0
         self.exhausted = False  # the last draw gave nothing
-        self.task_bytes = 1.0  # smoothed size of one task on the socket
         self.result_bytes = 1.0  # the same of the results that come over it
         self.start_failures = 0
         self.watch = StallWatch()
@@ -131,7 +125,8 @@ class Dispatcher:
                         balance.rebalance(self, idle)
                 return
             self.exhausted = False
-            self.send(worker, tasks, snapshot())  # the iterator may have changed it
+            state = snapshot()  # the iterator may have changed it
+            self.sender.send(worker, tasks, state)
 
     def free_worker(self):
         """Return the worker to send the next batch to, or None."""
@@ -176,80 +171,6 @@ class Dispatcher:
             self.by_fd[process.process_fd] = worker
             self.poll.register(process.process_fd, select.POLLIN)
         return worker
-
-    # ---- sending -------------------------------------------------------------------
-
-    def send(self, worker, tasks, state):
-        """Send one batch; the worker is known to have a free slot."""
-        slot = 0 if worker.batches[0] is None else 1
-        sequence = (worker.sequences[slot] + 1) & MAX_SEQUENCE
-        worker.sequences[slot] = sequence
-        worker.batches[slot] = Batch(tasks)
-        channel = worker.channel
-        try:
-            if len(worker.functions) >= MAX_FUNCTIONS:
-                channel.send(frames.FORGET)
-                worker.functions.clear()
-            if worker.known is not state or worker.known_call != self.call_state:
-                self.send_state(worker, state)
-            columns = columns_of(tasks)
-            if columns is not None:
-                payload = plain_dumps(columns, 5)
-                self.note_bytes(len(payload), len(tasks))
-                number = self.function_id(worker, tasks[0][1][0])
-                worker.page.publish(slot, sequence, len(tasks))
-                channel.send(frames.COLUMNS, slot, sequence, number, 0.0, payload)
-            else:
-                parts = table_of(
-                    tasks, lambda ref: self.function_id(worker, ref), worker.outbox
-                )
-                self.note_bytes(sum(map(len, parts)), len(tasks))
-                worker.page.publish(slot, sequence, len(tasks))
-                channel.send(frames.TASKS, slot, sequence, len(tasks), 0.0, *parts)
-                worker.outbox.finish_message()
-        except BrokenPipeError:
-            worker.page.publish(slot, sequence, 0)
-            self.lost(worker)
-            return
-        worker.page.ring()
-        if channel.outgoing_bytes:
-            self.poll.modify(channel.fd, select.POLLIN | select.POLLOUT)
-
-    def send_state(self, worker, state):
-        changes = difference(worker.known, state)
-        if worker.known_call != self.call_state:
-            level, threads, variables = self.call_state
-            changes["level"] = level
-            changes["threads"] = (threads, variables)
-        worker.channel.send(frames.STATE, 0, 0, 0, 0.0, plain_dumps(changes, 5))
-        worker.known = state
-        worker.known_call = self.call_state
-
-    def function_id(self, worker, reference):
-        """Return the worker's id of a function; sends the function if it is new."""
-        blob = reference.blob
-        if self.replacements and blob in self.replacements:
-            reference = self.replacements[blob]
-            blob = reference.blob
-        number = worker.functions.get(blob)
-        if number is None:
-            worker.last_function += 1
-            number = worker.functions[blob] = worker.last_function
-            worker.channel.send(
-                frames.FUNCTION, 0, int(reference.mutable), number, 0.0, blob
-            )
-        return number
-
-    def send_by_value(self, reference, module):
-        """Send a function by value: the file of its module is not what was loaded."""
-        self.functions.distrust(module)
-        function = reference.source and reference.source()
-        if function is None:
-            raise RuntimeError(
-                f"the file of module {module!r} was edited after it was imported here, "
-                f"and {reference.name} needs it: reload the module, or start again"
-            )
-        self.replacements[reference.blob] = self.functions.encode(function)
 
     # ---- waiting -------------------------------------------------------------------
 
@@ -361,11 +282,6 @@ class Dispatcher:
             source.drawn - source.pending > self.call.outcomes.finished
         )
 
-    def note_bytes(self, size, n_tasks):
-        """Learn how large tasks are, so that no batch gets longer than the socket."""
-        mean = size / n_tasks
-        self.task_bytes = max(mean, 0.5 * (self.task_bytes + mean))
-
     def note_result_bytes(self, size):
         """Learn how large results are that do not fit into the log."""
         self.result_bytes = max(size, 0.5 * (self.result_bytes + size))
@@ -375,7 +291,7 @@ class Dispatcher:
         if self.options.batch_size or not batch.n:
             return
         size = self.estimator.observe(batch.n, batch.seconds)
-        size = min(size, max(1, int(MAX_BATCH_BYTES / self.task_bytes)))
+        size = min(size, max(1, int(MAX_BATCH_BYTES / self.sender.task_bytes)))
         size = min(size, max(1, int(MAX_RESULT_BYTES / self.result_bytes)))
         if self.options.explicit_pre_dispatch and (
             self.call.outcomes.finished < 4 * self.options.pre_dispatch

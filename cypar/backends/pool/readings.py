@@ -187,7 +187,7 @@ class Reader:
                 if task is not None:
                     reference = task[1][0]
                     if worker.functions.get(reference.blob) == number:
-                        self.dispatcher.send_by_value(reference, module)
+                        self.dispatcher.sender.send_by_value(reference, module)
                         return
 
 
