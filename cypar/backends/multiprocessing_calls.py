@@ -149,9 +149,9 @@ class Dispatcher:
     # ---- waiting -------------------------------------------------------------------
 
     def timeout(self):
-        """Return how long to wait for news, in ms; None for as long as it takes."""
+        """Return how long to wait for news, in ms."""
         busy = self.busy()
-        waits = []
+        waits = [self.losses.watch.check_s]
         if self.pool.is_leaving:
             waits.append(LEAVING_CHECK_S)
         if (
@@ -164,7 +164,7 @@ class Dispatcher:
             for ticket in busy:
                 running = ticket.page.running_ns() * 1e-9
                 waits.append(max(0.0, self.options.timeout_s - running) + 1e-3)
-        return min(waits) * 1e3 if waits else None
+        return min(waits) * 1e3
 
     def wait_and_read(self, timeout_ms):
         """Wait for news and take it all in."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 import time
 from signal import SIGKILL
 
-from cypar.backends.multiprocessing_worker import SLOT
+from cypar.backends.multiprocessing_worker import IDLE, SLOT
 from cypar.backends.pool.readings import crash_error, describe_captured, lose
+from cypar.backends.stall import StallWatch, no_progress, progress_of
 from cypar.core import errors
 
 LEAVING_CHECK_S = 0.05  # how often to look whether a Pool can be left
@@ -46,6 +47,7 @@ class Losses:
         self.quiet_since_s = None  # no worker of a Pool that is left runs a task
         self.finished = -1  # tasks that had ended when the last Pool was left
         self.n_vain = 0
+        self.watch = StallWatch()
 
     @property
     def pool(self):
@@ -61,6 +63,20 @@ class Losses:
             self.mourn()
         if self.timeout_s is not None:
             self.find_late()
+        if self.watch.is_over_limit(self.is_stalled(), progress_of(self.call)):
+            raise no_progress(self.call, self.watch.limit_s, [_state(self.pool)])
+
+    def is_stalled(self):
+        """Whether tasks are open and every worker has said that it is idle."""
+        source = self.call.source
+        numbers = self.pool.on_ticket.values()
+        if source.drawing or self.pool.is_leaving:
+            return False
+        if len(numbers) < self.pool.n_jobs or any(number != IDLE for number in numbers):
+            return False
+        return source.has_task() or (
+            source.drawn - source.pending > self.call.outcomes.finished
+        )
 
     # ---- a call that goes on -------------------------------------------------------
 
@@ -212,6 +228,17 @@ def _end(ticket):
     ticket.batch.done(ticket.page.claimed(SLOT) - 1, 0.0)
     if ticket.batch.left == 0:
         ticket.batches[SLOT] = None
+
+
+def _state(pool):
+    tickets = ", ".join(
+        f"{ticket.number}: {ticket.batch.left if ticket.batch else 0} tasks open"
+        for ticket in pool.tickets
+        if ticket.in_flight
+    )
+    return (
+        f"tickets in flight: {tickets or 'none'}; workers on tickets {pool.on_ticket}"
+    )
 
 
 def _start_error(pid, exitcode):

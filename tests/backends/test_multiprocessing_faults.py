@@ -2,10 +2,13 @@
 
 import os
 import signal
+import time
 
 import pytest
 
-from cypar import Parallel, TaskError, WorkerCrash, delayed
+from cypar import NoProgressError, Parallel, TaskError, WorkerCrash, delayed
+from cypar.backends import stall
+from cypar.backends.multiprocessing_pool import WorkerPool
 
 MODES = ("list", "generator", "generator_unordered")
 
@@ -126,3 +129,36 @@ def test_workers_that_die_before_any_task_end_the_call(capfd):
 
     with pytest.raises(WorkerCrash, match="between two tasks"):
         run(task, 4, on_error="return")
+
+
+def test_a_lost_message_becomes_an_error(monkeypatch):
+    submit = WorkerPool.submit
+
+    def lose(self, ticket, batch, payload):
+        if batch.tasks[0][0] != 2:
+            submit(self, ticket, batch, payload)
+
+    monkeypatch.setattr(WorkerPool, "submit", lose)
+    monkeypatch.setattr(stall, "LIMIT_S", 0.3)
+    monkeypatch.setattr(stall, "CHECK_S", 0.05)
+    with pytest.raises(NoProgressError, match="8 were drawn and only 7") as caught:
+        run(abs, 8, batch_size=1)
+    assert caught.value.completed == {i: i for i in range(8) if i != 2}
+
+
+@pytest.mark.parametrize("where", ["task", "load"])
+def test_what_takes_long_is_no_hang(monkeypatch, where):
+    class Slow:
+        def __reduce__(self):
+            return time.sleep, (0.8,)
+
+    slow = Slow()
+
+    def task(i):
+        if i == 2 and where == "task":
+            time.sleep(0.8)
+        return i, slow if where == "load" else None
+
+    monkeypatch.setattr(stall, "LIMIT_S", 0.3)
+    monkeypatch.setattr(stall, "CHECK_S", 0.05)
+    assert [i for i, _ in run(task, 4, batch_size=1)] == [0, 1, 2, 3]

@@ -1,5 +1,6 @@
 """`on_error`, `retries` and what an exception knows of its task, on every backend."""
 
+import _thread
 import builtins
 import os
 import pickle
@@ -286,6 +287,25 @@ def test_ctrl_c_of_a_task_has_the_finished_results(parallel_engine):
     completed = caught.value.completed
     assert completed
     assert all(index == value for index, value in completed.items())
+
+
+def test_ctrl_c_has_the_finished_results():
+    end = threading.Event()
+
+    def task(i):
+        if i == 5:
+            _thread.interrupt_main()
+            end.wait(10)
+        return i
+
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            Parallel(n_jobs=2, prefer="threads")(
+                delayed(task)(i) for i in [0, 1, 2, 3, 5]
+            )
+    finally:
+        end.set()
+    assert {0, 1, 2} <= set(caught.value.completed) <= {0, 1, 2, 3}
 
 
 # ---- exceptions that survive the trip ----------------------------------------------

@@ -254,7 +254,9 @@ class Dispatcher:
 
     def check_progress(self):
         """End the call if nothing can happen any more: an error of the pool's own."""
-        if not self.watch.is_over_limit(self.is_stalled(), progress_of(self.call)):
+        queued = sum(worker.channel.outgoing_bytes for worker in self.workers)
+        progress = (queued, *progress_of(self.call))
+        if not self.watch.is_over_limit(self.is_stalled(), progress):
             return
         states = []
         for worker in self.workers:
