@@ -36,8 +36,11 @@ class Reader:
                     self.take(worker, slot, number, flags, payload, seconds)
                 elif kind == frames.READY:
                     worker.ready = True
-                    worker.process.ready()
+                    worker.process.ready(number)
+                    self.dispatcher.watch(worker)
                     self.dispatcher.start_failures = 0
+                elif kind == frames.NO_FORK:
+                    self.dispatcher.pool.server.refuse()
                 elif kind == frames.CHANGED:
                     self.changed(worker, number, flags == 1, payload.decode())
         except EOFError:
@@ -106,6 +109,7 @@ class Reader:
             worker.batches[slot] = None
         tail = "" if worker.ready else worker.process.stderr_tail()
         dispatcher.pool.discard([worker])
+        can_fork = worker.process.is_forked and dispatcher.pool.server.is_usable
         exitcode = worker.process.exitcode
         if pending:
             self.call.source.give_back(pending)
@@ -114,8 +118,8 @@ class Reader:
             self.call.outcomes.put_error(
                 index, crash_error(index, captured[0], worker.pid, exitcode)
             )
-        elif not worker.ready:
-            self.failed_start(exitcode, tail)
+        elif not worker.ready and (can_fork or not worker.process.is_forked):
+            self.failed_start(exitcode, tail)  # else the next one is started by exec
 
     def lost_at_start(self, worker):
         """Give up on a worker that never said it was ready."""

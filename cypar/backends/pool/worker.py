@@ -63,14 +63,14 @@ class _Function:
 class WorkerServer:
     """Serves one parent until its socket closes."""
 
-    def __init__(self, channel, page):
+    def __init__(self, channel, page, parent_pid):
         self.channel = channel
         self.page = page
         self.skip = Backoff()
         self.functions = {}
         self.limits = None
         self.level = 1
-        self.mappings = Mappings(page, os.getppid())
+        self.mappings = Mappings(page, parent_pid)
         self.store = Store(self.mappings)
         self.runner = BatchRunner(
             page,
@@ -269,8 +269,18 @@ def _join_multiprocessing(authkey, tracker_fd, parent_pid):
             return  # the worker then starts a tracker of its own when it needs one
 
 
-def main(channel_fd, page_fd, life_fd, stderr_fd):
-    """Run the worker; called by the command line that `spawn` writes."""
+def main(channel_fd, page_fd, life_fd, parent_pid, stderr_fd):
+    """Run the worker; called by the command line that `spawn` writes, or forked.
+
+    Parameters
+    ----------
+    channel_fd, page_fd, life_fd : int
+    parent_pid : int
+        The process that has the other ends; not our parent if we were forked.
+    stderr_fd : int
+        What is stderr once we are ready; -1 for what it is now.
+    """
+    os.set_inheritable(channel_fd, False)
     # A descriptor of its own for the pipe, since the setting is per open file.
     own = os.open(f"/proc/self/fd/{life_fd}", os.O_RDONLY | os.O_NONBLOCK)
     os.close(life_fd)
@@ -281,13 +291,13 @@ def main(channel_fd, page_fd, life_fd, stderr_fd):
     # The parent acts on Ctrl-C. A handler and not SIG_IGN, which tasks' own
     # subprocesses would inherit.
     signal(SIGINT, lambda signum, frame: None)
-    channel.send(frames.READY)
+    channel.send(frames.READY, 0, 0, os.getpid())
     if stderr_fd >= 0:
         os.dup2(stderr_fd, 2)
         os.close(stderr_fd)
         faulthandler.enable()
     try:
-        WorkerServer(channel, page).serve()
+        WorkerServer(channel, page, parent_pid).serve()
     except (EOFError, BrokenPipeError):
         pass
     finally:
