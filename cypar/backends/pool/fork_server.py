@@ -46,8 +46,6 @@ class ForkServer:
     def __init__(self, control, life_fd, parent_pid):
         self.control = control
         self.life_fd = life_fd  # workers tie their life to this pipe
-        self.own_life_fd = open_pipe_again(life_fd)
-        die_with_pipe(self.own_life_fd)  # also in the middle of an import
         self.pid = os.getpid()
         self.parent_pid = parent_pid
         self.parent_fd = process_fd(parent_pid)
@@ -55,7 +53,20 @@ class ForkServer:
         self.tried = set()  # modules that were imported or cannot be
 
     def serve(self):
-        """Answer requests until the parent is gone."""
+        """Answer requests until the parent is gone; then end the workers' groups.
+
+        Not before: a worker dies with us, and only its whole group has the
+        subprocesses of its task.
+        """
+        try:
+            self.serve_requests()
+        except (ConnectionError, KeyboardInterrupt):
+            pass  # the parent is gone
+        finally:
+            for pid in self.children.values():
+                kill_group(pid)
+
+    def serve_requests(self):
         poll = select.poll()
         poll.register(self.control.fileno(), select.POLLIN)
         if self.parent_fd >= 0:
@@ -149,7 +160,6 @@ class ForkServer:
         if not die_with_parent(self.pid):
             os._exit(1)
         self.control.close()
-        os.close(self.own_life_fd)
         if self.parent_fd >= 0:
             os.close(self.parent_fd)
         channel_fd, page_fd, start_stderr, *standard = fds
@@ -170,6 +180,9 @@ class ForkServer:
         if not missing:
             return
         self.tried.update(missing)
+        own_life_fd = open_pipe_again(self.life_fd)
+        if not self.children:  # else they would die with us before their groups do
+            die_with_pipe(own_life_fd)  # an import may take for ever
         own_path = sys.path[:]
         own_environ = dict(os.environ)
         sys.path[:] = path
@@ -180,6 +193,7 @@ class ForkServer:
             for name in missing:
                 self.try_import(name, name in chosen)
         finally:
+            os.close(own_life_fd)
             sys.path[:] = own_path
             for name in LIBRARY_THREADS:
                 if name in own_environ:
@@ -251,8 +265,5 @@ def main(control_fd, life_fd, parent_pid):
     )
     gc.collect()
     gc.freeze()
-    try:
-        ForkServer(control, life_fd, parent_pid).serve()
-    except (ConnectionError, KeyboardInterrupt):
-        pass  # the parent is gone
+    ForkServer(control, life_fd, parent_pid).serve()
     os._exit(0)
