@@ -10,14 +10,13 @@ Thread safety: a lock guards starting and stopping; requests need none.
 
 from __future__ import annotations
 
+import _socket
 import itertools
 import marshal
 import os
 import select
 import sys
 import threading
-
-import _socket
 
 from cypar.backends.pool import preload, spawn
 from cypar.backends.pool.frames import FORK, PID, REAP
@@ -27,6 +26,7 @@ from cypar.transport.importable import worker_path
 
 START_METHOD_VARIABLE = "CYPAR_START_METHOD"
 MAX_LOSSES = 2
+_IS_LINUX = sys.platform.startswith("linux")
 ANSWER_TIMEOUT_S = 60.0  # it may be importing something large
 # Environment variables with these beginnings are read when a program or a library is
 # loaded: workers from a server that has others would not be like fresh ones.
@@ -53,7 +53,7 @@ class ForkServer:
         self._control = None
         self._key = None  # what must not have changed since its start
         self._losses = 0
-        self._useless = not sys.platform.startswith("linux")
+        self._useless = not _IS_LINUX
         self._lost_now = False  # in this call
         self.known = None
         self.pid = None
@@ -100,8 +100,10 @@ class ForkServer:
             self._control = ours
 
     def stop(self):
-        """End the server, which ends its workers too."""
+        """End the server, which ends its workers too; the next one is a new try."""
         with self._lock:
+            self._losses = 0
+            self._useless = not _IS_LINUX
             control, self._control = self._control, None
             pid, self.pid = self.pid, None
         if control is None:

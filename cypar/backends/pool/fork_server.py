@@ -18,14 +18,13 @@ time without workers.
 
 from __future__ import annotations
 
+import _socket
 import gc
 import marshal
 import os
 import select
 import sys
 from _signal import SIG_DFL, SIGCHLD, SIGINT, signal  # see worker.py
-
-import _socket
 
 from cypar.backends.pool import frames, worker
 from cypar.backends.pool.frames import FORK, PID

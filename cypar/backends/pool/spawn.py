@@ -88,7 +88,9 @@ def spawn(module, fds, numbers=(), stderr_fd=None):
     targets = range(base, base + len(fds))
     arguments = [*targets, *numbers]
     actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
-    actions += [(os.POSIX_SPAWN_DUP2, fd, to) for fd, to in zip(fds, targets)]
+    actions += [
+        (os.POSIX_SPAWN_DUP2, fd, to) for fd, to in zip(fds, targets, strict=True)
+    ]
     if stderr_fd is not None:
         real_stderr = -1
         if is_open(2):

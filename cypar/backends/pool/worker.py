@@ -68,7 +68,6 @@ class WorkerServer:
         self.page = page
         self.skip = Backoff()
         self.functions = {}
-        self.limits = None
         self.level = 1
         self.mappings = Mappings(page, parent_pid)
         self.store = Store(self.mappings)
@@ -244,7 +243,23 @@ class WorkerServer:
         if "numpy" in sys.modules or "threadpoolctl" in sys.modules:
             import threadpoolctl  # a library with its own threads is loaded already
 
-            self.limits = threadpoolctl.threadpool_limits(n_threads)
+            for library in threadpoolctl.ThreadpoolController().lib_controllers:
+                n = threads_of(library.internal_api, n_threads)
+                if library.num_threads != n:
+                    library.set_num_threads(n)
+
+
+def threads_of(library, n_threads):
+    """Return how many threads a loaded library may use: the user's own number first.
+
+    The variables hold ``n_threads`` where he has set none. The library may have been
+    loaded before they were set.
+    """
+    for name in (f"{library.upper()}_NUM_THREADS", "OMP_NUM_THREADS"):
+        value = os.environ.get(name, "")
+        if value.isdigit() and int(value) > 0:
+            return int(value)
+    return n_threads
 
 
 def _encode_error(exc, function, args, kwargs):
