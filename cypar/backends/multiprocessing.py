@@ -53,7 +53,7 @@ class MultiprocessingBackend(Backend):
     def _forget(self, pid):
         self._pid = pid
         self._lock = threading.Lock()
-        self._prepared = {}  # id(options) -> (options, pool, block or None)
+        self._prepared = {}  # id(options) -> (options, pool, its arguments, block)
         self._blocks = []  # with-blocks that are open
 
     def effective_n_jobs(self, n_jobs):
@@ -88,12 +88,12 @@ class MultiprocessingBackend(Backend):
             if block is not None:
                 self._give_back(block)
             raise
-        self._prepared[id(options)] = (options, pool, block)
+        self._prepared[id(options)] = (options, pool, arguments, block)
 
     def run(self, call):
         if id(call.options) not in self._prepared:
             self.prepare(call.options)
-        _, pool, block = self._prepared.pop(id(call.options))
+        _, pool, arguments, block = self._prepared.pop(id(call.options))
         table = FunctionTable()
         options = call.options
         memory = CallMemory(
@@ -104,8 +104,17 @@ class MultiprocessingBackend(Backend):
         )
         call.source.capture = Capture(table, None, _explain, memory)
         finished = False
+
+        def replace_pool():
+            nonlocal pool
+            pool.kill()
+            pool = start(*arguments)
+            if block is not None:
+                block.pool = pool
+            return pool
+
         try:
-            Dispatcher(call, pool, table).run()
+            Dispatcher(call, pool, table, replace_pool).run()
             finished = True
         finally:
             memory.close()

@@ -1,0 +1,164 @@
+"""The 'multiprocessing' backend goes on with a new Pool after a worker was lost."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from cypar import NoProgressError, Parallel, TaskError, WorkerCrash, delayed
+from cypar.backends import stall
+from cypar.backends.multiprocessing_pool import WorkerPool
+
+MODES = ("list", "generator", "generator_unordered")
+
+
+def kill_me():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run(task, n, **options):
+    return Parallel(n_jobs=2, backend="multiprocessing", **options)(
+        delayed(task)(i) for i in range(n)
+    )
+
+
+@pytest.fixture
+def log(tmp_path):
+    """Return a function: log(i) notes that i ran, log() returns what did."""
+    path = str(tmp_path / "log")
+
+    def log(i=None):
+        if i is None:
+            with open(path, encoding="ascii") as file:
+                return sorted(map(int, file))
+        with open(path, "ab", buffering=0) as file:
+            file.write(b"%d\n" % i)
+        return None
+
+    return log
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("batch_size", [1, 20, "auto"])
+def test_a_crash_costs_one_task(log, mode, batch_size):
+    def task(i):
+        log(i)
+        if i in (20, 60):
+            kill_me()
+        return i
+
+    options = {"on_error": "return", "return_as": mode, "batch_size": batch_size}
+    out = list(run(task, 100, **options))
+    errors = sorted(
+        (r for r in out if isinstance(r, TaskError)), key=lambda error: error.index
+    )
+    assert [(e.index, e.kind, e.exception.exitcode) for e in errors] == [
+        (20, "crash", -signal.SIGKILL),
+        (60, "crash", -signal.SIGKILL),
+    ]
+    assert errors[0].arguments == "i=20"
+    good = [r for r in out if not isinstance(r, TaskError)]
+    assert sorted(good) == [i for i in range(100) if i not in (20, 60)]
+    assert log() == list(range(100))
+
+
+def test_large_results_of_a_batch_are_not_lost_with_its_worker(log):
+    """They come with the batch's end, so the batch ends with each of them."""
+
+    def task(i):
+        log(i)
+        if i == 15:
+            kill_me()
+        return bytes([i]) * 20_000
+
+    out = run(task, 40, on_error="return", batch_size=10)
+    assert out[15].kind == "crash"
+    assert all(out[i] == bytes([i]) * 20_000 for i in range(40) if i != 15)
+    assert log() == list(range(40))
+
+
+@pytest.mark.parametrize("on_error", ["raise", "return"])
+def test_retries(log, on_error):
+    def task(i):
+        log(i)
+        if i == 5 and log().count(5) < 3:
+            kill_me()
+        return i
+
+    assert run(task, 12, retries=2, on_error=on_error) == list(range(12))
+    assert log() == sorted([*range(12), 5, 5])
+
+
+def test_attempts_are_told(log):
+    def task(i):
+        log(i)
+        if i == 5:
+            kill_me()
+        return i
+
+    with pytest.raises(WorkerCrash) as caught:
+        run(task, 12, retries=1)
+    assert (caught.value.task_index, caught.value.attempts) == (5, 2)
+    assert log().count(5) == 2
+    assert all(i == value for i, value in caught.value.completed.items())
+
+
+def test_the_block_goes_on_with_the_new_pool():
+    def task(i):
+        if i == 3:
+            kill_me()
+        return os.getpid()
+
+    with Parallel(n_jobs=2, backend="multiprocessing", on_error="return") as parallel:
+        out = parallel(delayed(task)(i) for i in range(8))
+        assert isinstance(out[3], TaskError)
+        pids = set(parallel(delayed(os.getpid)() for _ in range(20)))
+    assert len(pids) <= 2
+
+
+def test_workers_that_die_before_any_task_end_the_call(capfd):
+    class Bomb:
+        def __reduce__(self):
+            return os._exit, (5,)
+
+    bomb = Bomb()
+
+    def task(i):
+        return bomb
+
+    with pytest.raises(WorkerCrash, match="between two tasks"):
+        run(task, 4, on_error="return")
+
+
+def test_a_lost_message_becomes_an_error(monkeypatch):
+    submit = WorkerPool.submit
+
+    def lose(self, ticket, batch, payload):
+        if batch.tasks[0][0] != 2:
+            submit(self, ticket, batch, payload)
+
+    monkeypatch.setattr(WorkerPool, "submit", lose)
+    monkeypatch.setattr(stall, "LIMIT_S", 0.3)
+    monkeypatch.setattr(stall, "CHECK_S", 0.05)
+    with pytest.raises(NoProgressError, match="8 were drawn and only 7") as caught:
+        run(abs, 8, batch_size=1)
+    assert caught.value.completed == {i: i for i in range(8) if i != 2}
+
+
+@pytest.mark.parametrize("where", ["task", "load"])
+def test_what_takes_long_is_no_hang(monkeypatch, where):
+    class Slow:
+        def __reduce__(self):
+            return time.sleep, (0.8,)
+
+    slow = Slow()
+
+    def task(i):
+        if i == 2 and where == "task":
+            time.sleep(0.8)
+        return i, slow if where == "load" else None
+
+    monkeypatch.setattr(stall, "LIMIT_S", 0.3)
+    monkeypatch.setattr(stall, "CHECK_S", 0.05)
+    assert [i for i, _ in run(task, 4, batch_size=1)] == [0, 1, 2, 3]
