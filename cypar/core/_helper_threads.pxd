@@ -12,5 +12,4 @@ cdef class Parker:
     cdef int64_t started_ns         # monotonic time of that task's start
 
     cdef int park(self, int64_t timeout_ns) except -1
-    cdef int spin(self) except -1
     cdef void unpark(self) noexcept
