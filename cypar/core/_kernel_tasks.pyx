@@ -125,6 +125,7 @@ cdef int64_t run_chunk(Call call, Parker me, Chunk* chunk) except -1:
     cdef object exc
     cdef Item* last
     if call.options.timeout_s is not None:
+        call.timed[chunk.items[0].index] = (<PackedCall>chunk.items[0].task).task
         me.started_ns = port_monotonic_ns()
         me.task_index = chunk.items[0].index
     while begin < chunk.n and call.stop_state == 0:
@@ -145,6 +146,8 @@ cdef int64_t run_chunk(Call call, Parker me, Chunk* chunk) except -1:
         begin = end
         if now > SLOW_NS and call.source.pending:
             call.wake_one()
+    if call.options.timeout_s is not None:
+        call.timed.pop(chunk.items[0].index, None)
     return native_ns
 
 

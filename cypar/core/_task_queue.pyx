@@ -213,7 +213,9 @@ cdef class TaskSource:
                 self.push(_SKIP)
                 self.drawn += 1
                 self.call.outcomes.drew(index)
-                self.call.outcomes.fail_unsent(index, exc, item)
+                self.call.outcomes.fail_unsent(
+                    index, exc, item, self.capture is not None
+                )
                 return 1
         self.push(item)
         self.drawn += 1
@@ -424,12 +426,13 @@ cdef class Outcomes:
             self.finished += 1
         self.call.stop("abort")
 
-    def fail_unsent(self, Py_ssize_t index, exc, task):
-        """Give task ``index`` an error that came when it was made ready to be sent."""
+    def fail_unsent(self, Py_ssize_t index, exc, task, bint pickling):
+        """Give task ``index`` an error that came when it was made ready."""
         # needed only after a failure, and slow to import
         from cypar.core.traceback_text import describe_task
 
-        self.put_error(index, exc, "pickling", *describe_task(*task))
+        kind = "pickling" if pickling else "exception"
+        self.put_error(index, exc, kind, *describe_task(*task))
 
     def _open_still(self, Py_ssize_t index):
         if self.mode == LIST:

@@ -88,6 +88,9 @@ cdef int _loop(Call call, Parker me) except -1:
             continue
         if Py_TYPE(<object>payload) == kernel_hooks.packed_type:
             kernel_hooks.run(call, me, index, payload)
+            if timed and me in call.late:
+                call.late.remove(me)
+                break
             if outcomes.hook is None and source.pending <= source.low:
                 source.draw_ahead()
             continue

@@ -152,12 +152,13 @@ class TaskError(CyparError, RuntimeError):
 
     Examples
     --------
+    >>> from math import sqrt
     >>> from cypar import Parallel, TaskError, delayed
-    >>> out = Parallel(on_error='return')(delayed(int)(x) for x in ['1', 'two', '3'])
+    >>> out = Parallel(on_error='return')(delayed(sqrt)(x) for x in (4, -1, 9))
     >>> [x for x in out if not isinstance(x, TaskError)]
-    [1, 3]
+    [2.0, 3.0]
     >>> out[1]
-    TaskError(index=1, kind='exception', int('two'), ValueError)
+    TaskError(index=1, kind='exception', sqrt(x=-1), ValueError)
     """
 
     def __init__(

@@ -127,7 +127,7 @@ class Pool:
             raise SystemExit("the interpreter shuts down, no workers are started")
         with self._lock:
             if self._idle:
-                worker = self._idle.pop()
+                worker = self._take_idle()
                 self._leased.add(worker)
                 return worker
             # the first worker of a call is always granted, hence "+ live calls"
@@ -145,6 +145,16 @@ class Pool:
             if self._life is None:
                 self._life = os.pipe()
             return self._life[0]
+
+    def _take_idle(self):
+        """Take the idle worker that was used last out of those that have started.
+
+        The call before may have lost a worker, and its replacement still starts.
+        """
+        for position in reversed(range(len(self._idle))):
+            if self._idle[position].ready:
+                return self._idle.pop(position)
+        return self._idle.pop()
 
     def release(self, worker):
         """Give an idle, healthy worker back."""
