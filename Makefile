@@ -20,13 +20,14 @@ rm -rf build/lib*
 cd $(1) && $(PIP) install "..$(2)"
 endef
 
-.PHONY: help run test bench lint docs clean
+.PHONY: help run test bench lint sanitize docs clean
 
 help:
 	@echo "make run     build cypar and run the demo"
 	@echo "make test    build cypar in a fresh environment and run all tests"
 	@echo "make bench   run the benchmarks"
 	@echo "make lint    check style, types and Cython's hints"
+	@echo "make sanitize  run the native core under sanitizers and valgrind"
 	@echo "make docs    build the documentation in build/docs"
 	@echo "make clean   remove everything that was built"
 
@@ -54,6 +55,11 @@ lint: $(TOOLS_ENV)/installed
 	PATH="$(CURDIR)/$(TOOLS_ENV)/bin:$$PATH" cython-lint cypar
 	$(TOOLS_ENV)/bin/mypy
 	$(TOOLS_ENV)/bin/python tools/cython_hints.py
+
+sanitize: $(TOOLS_ENV)/installed
+	for kind in thread address undefined valgrind; do \
+		$(TOOLS_ENV)/bin/python tests/sanitizers/run.py $$kind || exit 1; \
+	done
 
 docs: $(TOOLS_ENV)/installed
 	$(TOOLS_ENV)/bin/sphinx-build -W --keep-going -q -b html docs build/docs

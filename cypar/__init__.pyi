@@ -11,8 +11,9 @@ from cypar.core.cpu import cpu_count as cpu_count
 from cypar.core.errors import BadFileError as BadFileError
 from cypar.core.errors import CyparError as CyparError
 from cypar.core.errors import CyparWarning as CyparWarning
-from cypar.core.errors import NoProgressError as NoProgressError
 from cypar.core.errors import InitializerError as InitializerError
+from cypar.core.errors import KernelError as KernelError
+from cypar.core.errors import NoProgressError as NoProgressError
 from cypar.core.errors import PoolStartError as PoolStartError
 from cypar.core.errors import RemoteError as RemoteError
 from cypar.core.errors import TaskError as TaskError
@@ -21,6 +22,8 @@ from cypar.core.errors import TaskTimeout as TaskTimeout
 from cypar.core.errors import TaskTraceback as TaskTraceback
 from cypar.core.errors import WorkerCrash as WorkerCrash
 from cypar.core.worker_index import worker_index as worker_index
+from cypar.kernels import Kernel as Kernel
+from cypar.kernels import get_include as get_include
 from cypar.lifecycle import shutdown as shutdown
 from cypar.lifecycle import warmup as warmup
 from cypar.parallel import Parallel as Parallel

@@ -56,7 +56,6 @@ class WorkerLife:
         """Whether workers may have to be replaced."""
         return self.max_tasks is not None or self.max_bytes is not None
 
-
     def room(self, worker, n):
         """Return how many of ``n`` tasks a worker may still be sent."""
         return n if self.max_tasks is None else min(n, self.max_tasks - worker.n_tasks)

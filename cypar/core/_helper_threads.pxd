@@ -13,5 +13,4 @@ cdef class Parker:
     cdef Py_ssize_t index           # number of the worker within its call
 
     cdef int park(self, int64_t timeout_ns) except -1
-    cdef int spin(self) except -1
     cdef void unpark(self) noexcept

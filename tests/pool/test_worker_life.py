@@ -47,13 +47,19 @@ def test_initializer_of_a_context(fresh_pool):
 
 
 def test_workers_of_another_initializer_are_not_used(fresh_pool):
-    assert Parallel(n_jobs=2, initializer=begin, initargs=(1,))(
-        delayed(value)() for _ in range(4)
-    ) == [1] * 4
+    assert (
+        Parallel(n_jobs=2, initializer=begin, initargs=(1,))(
+            delayed(value)() for _ in range(4)
+        )
+        == [1] * 4
+    )
     assert Parallel(n_jobs=2)(delayed(value)() for _ in range(4)) == [None] * 4
-    assert Parallel(n_jobs=2, initializer=begin, initargs=(2,))(
-        delayed(value)() for _ in range(4)
-    ) == [2] * 4
+    assert (
+        Parallel(n_jobs=2, initializer=begin, initargs=(2,))(
+            delayed(value)() for _ in range(4)
+        )
+        == [2] * 4
+    )
     idle, leased = fresh_pool.pids()
     assert not leased
     assert len(idle) <= max(cypar.cpu_count(), 2)
@@ -272,8 +278,9 @@ def test_warmup_twice_and_with_an_initializer(fresh_pool, signals):
         assert len(signals.notes("begun")) == 2
         assert Parallel(n_jobs=2)([delayed(value)()] * 4) == [1] * 4
         assert len(signals.notes("begun")) == 2
-    with pytest.raises(InitializerError), parallel_config(
-        "processes", initializer=fail
+    with (
+        pytest.raises(InitializerError),
+        parallel_config("processes", initializer=fail),
     ):
         cypar.warmup(n_jobs=2)
 

@@ -24,8 +24,8 @@ from cypar.backends.pool.readings import Reader
 from cypar.backends.pool.recycling import recycle
 from cypar.backends.pool.sending import Sender
 from cypar.backends.pool.state import snapshot
-from cypar.backends.worker_life import UNLIMITED
 from cypar.backends.stall import StallWatch, no_progress, progress_of
+from cypar.backends.worker_life import UNLIMITED
 from cypar.core import errors
 from cypar.core._batch_estimator import BatchEstimator
 from cypar.core._status_page import (
