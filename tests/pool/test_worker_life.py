@@ -138,7 +138,7 @@ def test_wrong_values_are_refused(params, part):
 def test_parameters_that_a_backend_does_not_have():
     with pytest.raises(ValueError, match="'threading' has no parameter 'initializer'"):
         Parallel(n_jobs=2, backend="threading", initializer=print)
-    with pytest.raises(ValueError, match="has no parameter 'initialiser'.*initargs"):
+    with pytest.raises(ValueError, match=r"has no parameter 'initialiser'.*initargs"):
         parallel_config("processes", initialiser=print)
     with pytest.raises(TypeError, match="initialiser"):
         Parallel(n_jobs=2, initialiser=print)
