@@ -22,6 +22,7 @@ _HOMES = {
     "Kernel": "cypar.kernels",
     "KernelError": "cypar.core.errors",
     "NoProgressError": "cypar.core.errors",
+    "InitializerError": "cypar.core.errors",
     "Parallel": "cypar.parallel",
     "ParallelBackendBase": "cypar.backends.base",
     "PoolStartError": "cypar.core.errors",
@@ -46,6 +47,9 @@ _HOMES = {
     "set_pickler": "cypar.transport.serialize",
     "set_preload": "cypar.backends.pool.preload",
     "share": "cypar.transport.sharing",
+    "shutdown": "cypar.lifecycle",
+    "warmup": "cypar.lifecycle",
+    "worker_index": "cypar.core.worker_index",
     "wrap_non_picklable_objects": "cypar.transport.wrapper",
 }
 

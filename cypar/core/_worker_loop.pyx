@@ -20,6 +20,7 @@ from cypar.core._task_queue cimport Call, Outcomes, TaskSource, kernel_hooks
 
 from cypar.core._task_queue import as_task
 from cypar.core.errors import TaskError, attach_completed
+from cypar.core.worker_index import swap as swap_index
 
 cdef object _local = threading.local()  # .depth: worker loops on this thread's stack
 
@@ -46,18 +47,33 @@ def work(Call call, parker):
         return  # the call was over before this thread came
     context = PyContext_Copy(call.task_context)
     _local.depth = getattr(_local, "depth", 0) + 1
+    cdef Parker me = parker
+    me.index = _free_index(call)
+    old_index = swap_index(me.index)
     call.members.append(parker)
     PyContext_Enter(context)
     try:
-        _loop(call, parker)
+        _loop(call, me)
     except BaseException as exc:  # a fault of ours becomes the call's error
         call.fail(exc)
     finally:
         PyContext_Exit(context)
+        swap_index(old_index)
         _local.depth -= 1
         call.members.remove(parker)
         if not call.members:
             call.outcomes.notify()
+
+
+cdef Py_ssize_t _free_index(Call call) except -1:
+    """Return the lowest number that no worker of the call has, but for late ones."""
+    cdef Py_ssize_t index = 0
+    cdef set taken = {
+        (<Parker>member).index for member in call.members if member not in call.late
+    }
+    while index in taken:
+        index += 1
+    return index
 
 
 cdef int _loop(Call call, Parker me) except -1:

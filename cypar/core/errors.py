@@ -97,6 +97,13 @@ class PoolStartError(CyparError, RuntimeError):
     """Worker processes cannot be started; the message ends with their stderr."""
 
 
+class InitializerError(CyparError, RuntimeError):
+    """The ``initializer`` of worker processes failed.
+
+    ``__cause__`` is what it raised, if it has raised something.
+    """
+
+
 class BadFileError(CyparError, ValueError):
     """A file is no dump, or only a part of one."""
 
