@@ -25,11 +25,10 @@ from _weakref import ref as weak_reference
 from os import urandom
 
 from libc.stdint cimport uint64_t, uintptr_t
-from libc.string cimport memcmp
 
 from cypar.core._copying cimport (
-    Strided, equal_samples, equal_samples_strided, equal_strided, fingerprint,
-    fingerprint_strided, next_random,
+    Strided, equal_bytes, equal_samples, equal_samples_strided, equal_strided,
+    fingerprint, fingerprint_strided, next_random,
 )
 from cypar.core._segment cimport Segment, set_strided
 
@@ -159,7 +158,7 @@ cdef class Entry:
             elif samples:
                 same = equal_samples(copy, source, n, seed, two_threads)
             else:
-                same = memcmp(copy, source, n) == 0
+                same = equal_bytes(copy, source, n, two_threads)
         return same
 
     cdef bint compare_strided(self, bint samples, uint64_t seed) except -1:

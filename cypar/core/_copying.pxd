@@ -22,6 +22,8 @@ cdef int make_ready(char* target, int fd, int64_t offset, size_t n, size_t n_rea
                     size_t n_touched) noexcept nogil
 cdef void copy_strided(char* target, const Strided* source) noexcept nogil
 cdef bint equal_strided(const char* copy, const Strided* source) noexcept nogil
+cdef bint equal_bytes(const char* copy, const char* source, size_t n,
+                      bint two_threads) noexcept nogil
 cdef bint equal_samples(const char* copy, const char* source, size_t n,
                         uint64_t seed, bint two_threads) noexcept nogil
 cdef bint equal_samples_strided(const char* copy, const Strided* source,

@@ -96,14 +96,19 @@ class Copier:
         return self._place(root, address, address + size, block, immutable, False)
 
     def _place(self, root, low, high, layout, immutable, writable):
+        failures = {}  # kind of memory -> why it has no room
+        placed = None
         for choice in self.arenas:
             try:
-                return self._place_in(
+                placed = self._place_in(
                     choice, root, low, high, layout, immutable, writable
                 )
+                break
             except (OSError, MemoryError) as error:
-                _warn(choice, error)
-        return None
+                failures[_kind_of(choice)] = str(error)
+        if failures:
+            _warn(failures)
+        return placed
 
     def _place_in(self, choice, root, low, high, layout, immutable, writable):
         self.used.add(choice)
@@ -192,28 +197,30 @@ def _is_immutable_object(obj):
     )
 
 
-def _warn(choice, error):
-    """Tell once for each kind of memory that it has no room."""
-    kind = (
-        "temp_folder"
-        if choice.make_segment.__name__ == "make_segment"
-        else ("disk" if choice is disk_arena else "memory")
-    )
-    if kind in _warned:
+def _kind_of(choice):
+    if choice is disk_arena:
+        return "in a temporary file"
+    if choice is arena:
+        return "in shared memory"
+    return "in the temporary folder"
+
+
+_INSTEAD = {
+    "in the temporary folder": "memory without a name is used",
+    "in shared memory": "a temporary file is used",
+    "in a temporary file": "they travel in messages, and each worker has its own copy",
+}
+
+
+def _warn(failures):
+    """Tell once that there is no room, and what is done instead."""
+    kinds = tuple(failures)
+    if kinds in _warned:
         return
-    _warned.add(kind)
-    instead = {
-        "temp_folder": "memory without a name is used",
-        "memory": "a temporary file is used",
-        "disk": "they travel in messages, and each worker has a copy of its own",
-    }[kind]
-    where = {
-        "temp_folder": "in the temporary folder",
-        "memory": "in shared memory",
-        "disk": "in a temporary file",
-    }[kind]
+    _warned.add(kinds)
+    reasons = " or ".join(f"{kind} ({failures[kind]})" for kind in kinds)
     warnings.warn(
-        f"no room for large arrays {where} ({error}): {instead}",
+        f"no room for large arrays {reasons}: {_INSTEAD[kinds[-1]]}",
         CyparWarning,
         stacklevel=2,
     )
