@@ -25,6 +25,7 @@ LAZY = {
     "cypar.transport.captures",  # imports dis
     "cypar.transport.culprit",
     "cypar.transport.exceptions",
+    "ctypes",
     "dask",
     "dataclasses",
     "distributed",
