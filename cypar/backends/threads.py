@@ -18,10 +18,10 @@ from functools import partial
 from cypar.backends.base import Backend
 from cypar.core import _helper_threads
 from cypar.core._helper_threads import Parker
+from cypar.core._thread_limits import limits_for
 from cypar.core._worker_loop import is_worker_thread, work
 from cypar.core.cpu import effective_n_jobs
 from cypar.core.errors import timeout_error
-from cypar.core._thread_limits import limits_for
 
 
 class ThreadBackend(Backend):
