@@ -116,9 +116,7 @@ def test_bound_is_a_multiple_of_another_figure(harness, ours, expected):
     assert result.verdicts([bound]) == [("<= 0.3x joblib", expected)]
 
 
-@pytest.mark.parametrize(
-    ("unit", "expected"), [("SECONDS", 1.0), ("EFFICIENCY", 3.0)]
-)
+@pytest.mark.parametrize(("unit", "expected"), [("SECONDS", 1.0), ("EFFICIENCY", 3.0)])
 def test_bound_on_the_best_round(harness, unit, expected):
     values = iter([2.0, 3.0, 1.0])
     contender = harness.Contender.simple(

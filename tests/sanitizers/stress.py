@@ -16,7 +16,6 @@ sys.path.insert(0, sys.argv[3])
 
 import engine_bodies as bodies
 import group_bodies as groups
-
 import kernel_functions
 
 import cypar
