@@ -570,7 +570,11 @@ cdef class Call:
 
     def stop(self, how="abort"):
         """Stop drawing; with 'abort', outcomes no longer matter."""
-        self.stop_state = max(self.stop_state, ABORT if how == "abort" else DRAIN)
+        # atomic: kernels look at it without the GIL
+        port_store32(
+            <uint32_t*>&self.stop_state,
+            max(self.stop_state, ABORT if how == "abort" else DRAIN),
+        )
         self.outcomes.notify()
         self.wake()
 
