@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "BACKENDS": "cypar.config",
     "DEFAULT_BACKEND": "cypar.config",
+    "BadFileError": "cypar.core.errors",
     "CyparError": "cypar.core.errors",
     "CyparWarning": "cypar.core.errors",
     "Kernel": "cypar.kernels",
@@ -30,15 +31,18 @@ _HOMES = {
     "WorkerCrash": "cypar.core.errors",
     "cpu_count": "cypar.core.cpu",
     "delayed": "cypar.core._delayed",
+    "dump": "cypar.transport.persistence",
     "effective_n_jobs": "cypar.resolution",
     "get_active_backend": "cypar.resolution",
     "get_include": "cypar.kernels",
+    "load": "cypar.transport.persistence",
     "parallel_backend": "cypar.config",
     "parallel_config": "cypar.config",
     "register_parallel_backend": "cypar.config",
     "register_reducer": "cypar.transport.serialize",
     "set_config": "cypar.config",
     "set_pickler": "cypar.transport.serialize",
+    "share": "cypar.transport.sharing",
     "wrap_non_picklable_objects": "cypar.transport.wrapper",
 }
 

@@ -7,6 +7,7 @@ from cypar.config import register_parallel_backend as register_parallel_backend
 from cypar.config import set_config as set_config
 from cypar.core._delayed import delayed as delayed
 from cypar.core.cpu import cpu_count as cpu_count
+from cypar.core.errors import BadFileError as BadFileError
 from cypar.core.errors import CyparError as CyparError
 from cypar.core.errors import CyparWarning as CyparWarning
 from cypar.core.errors import KernelError as KernelError
@@ -21,8 +22,11 @@ from cypar.kernels import get_include as get_include
 from cypar.parallel import Parallel as Parallel
 from cypar.resolution import effective_n_jobs as effective_n_jobs
 from cypar.resolution import get_active_backend as get_active_backend
+from cypar.transport.persistence import dump as dump
+from cypar.transport.persistence import load as load
 from cypar.transport.serialize import register_reducer as register_reducer
 from cypar.transport.serialize import set_pickler as set_pickler
+from cypar.transport.sharing import share as share
 from cypar.transport.wrapper import (
     wrap_non_picklable_objects as wrap_non_picklable_objects,
 )

@@ -18,11 +18,13 @@ LAYERS = ("core", "transport", "backends", "api", "cli")
 # May be imported inside a function: optional packages, and modules of the standard
 # library that would make `import cypar` slow.
 LAZY = {
+    "bz2",
     "cloudpickle",
     "concurrent.futures",
     "cypar.transport.by_value",  # imports cloudpickle
     "cypar.core.traceback_text",  # needed only after a failure, like the next two
     "cypar.transport.captures",  # imports dis
+    "cypar.transport.failures",  # imports culprit and exceptions, after a failure only
     "cypar.transport.culprit",
     "cypar.transport.exceptions",
     "ctypes",
@@ -31,11 +33,13 @@ LAZY = {
     "distributed",
     "doctest",
     "faulthandler",
+    "gzip",
     "inspect",
     "joblib",
     "linecache",
     "logging",
     "loky",
+    "lzma",
     "multiprocessing",
     "numpy",
     "pickle",

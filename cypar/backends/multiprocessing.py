@@ -25,9 +25,9 @@ from cypar.backends.processes import THREAD_VARIABLES
 from cypar.core._helper_threads import is_shutting_down
 from cypar.core.cpu import cpu_count, effective_n_jobs
 from cypar.core.errors import CyparWarning
-from cypar.transport import serialize
 from cypar.transport._capture import Capture
 from cypar.transport.functions import FunctionTable
+from cypar.transport.memory import CallMemory
 
 START_METHOD_VARIABLES = ("CYPAR_START_METHOD", "JOBLIB_START_METHOD")
 
@@ -95,12 +95,20 @@ class MultiprocessingBackend(Backend):
             self.prepare(call.options)
         _, pool, block = self._prepared.pop(id(call.options))
         table = FunctionTable()
-        call.source.capture = Capture(table, serialize.dumps, _explain)
+        options = call.options
+        memory = CallMemory(
+            options.max_nbytes,
+            options.mmap_mode,
+            options.temp_folder,
+            makes_patches=False,  # it is open which worker gets a task
+        )
+        call.source.capture = Capture(table, None, _explain, memory)
         finished = False
         try:
             Dispatcher(call, pool, table).run()
             finished = True
         finally:
+            memory.close()
             if not (finished and pool.is_usable()):
                 pool.kill()
             if block is None:
@@ -152,7 +160,7 @@ class MultiprocessingBackend(Backend):
                 return
         block.close()
 
-    # ---- what workers need -----------------------------------------------------------
+    # ---- what workers need --------------------------------------------------------
 
     def _pool_arguments(self, options):
         n_threads = options.inner_max_num_threads

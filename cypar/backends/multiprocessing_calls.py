@@ -11,12 +11,14 @@ from _pickle import dumps as plain_dumps
 from signal import SIGKILL
 
 from cypar.backends.multiprocessing_worker import CHANGED, SLOT
+from cypar.backends.pool.outbox import Outbox
 from cypar.backends.pool.readings import crash_error
 from cypar.core import errors
-from cypar.core._batch import Batch, give, read_results
+from cypar.core._batch import Batch, give, read_results, size_of
 from cypar.core._batch_estimator import BatchEstimator
-from cypar.core._status_page import listen, stop_listening
+from cypar.core._status_page import KIND_REFUSED, listen, stop_listening
 from cypar.core._task_queue import END, LATER
+from cypar.transport._capture import table_of
 
 DISPATCH_S = 200e-6  # what one batch costs: three threads of the Pool handle it
 MAX_BATCH_BYTES = 1 << 20  # batches grow to this, for they are copied several times
@@ -47,6 +49,7 @@ class Dispatcher:
         self.batch_size = max(1, self.options.batch_size)
         self.exhausted = False  # the last draw gave nothing
         self.task_bytes = 1.0  # smoothed size of one pickled task
+        self.inline = False  # workers cannot map segments: they get the bytes
         self.result_bytes = 1.0  # the same of the results that an answer brings
 
     def run(self):
@@ -87,17 +90,23 @@ class Dispatcher:
             self.send(ticket, tasks)
 
     def send(self, ticket, tasks):
-        """Send a batch as (functions, [(number of the function, arguments)])."""
-        functions, numbers, entries = [], {}, []
-        for _, (reference, data) in tasks:
+        """Send a batch as (functions by id, what they refer to, table of the tasks)."""
+        functions, numbers, extras = {}, {}, []
+
+        def function_id(reference):
             if self.replacements:
                 reference = self.replacements.get(reference.blob, reference)
             number = numbers.get(reference.blob)
             if number is None:
-                number = numbers[reference.blob] = len(functions)
-                functions.append((reference.blob, reference.mutable))
-            entries.append((number, data))
-        payload = plain_dumps((functions, entries), 5)
+                number = numbers[reference.blob] = len(functions) + 1
+                functions[number] = (reference.blob, reference.mutable)
+            return number
+
+        # another worker may run each batch, so it is told everything again
+        outbox = Outbox(lambda *extra: extras.append(extra), ticket.leases)
+        outbox.inline = self.inline
+        message = b"".join(table_of(tasks, function_id, outbox))
+        payload = plain_dumps((functions, extras, len(tasks), message), 5)
         mean = len(payload) / len(tasks)
         self.task_bytes = max(mean, 0.5 * (self.task_bytes + mean))
         self.pool.submit(ticket, Batch(tasks), payload)
@@ -195,9 +204,15 @@ class Dispatcher:
             self.send_by_value(batch, *content)
             return
         for position, result_kind, data, seconds in content:
-            size = len(data)
+            task = batch.tasks[position]
+            size = size_of(data)
             self.result_bytes = max(size, 0.5 * (self.result_bytes + size))
             index = batch.done(position, seconds)
+            if result_kind == KIND_REFUSED:
+                self.inline = True
+                self.call.source.give_back([task])
+                continue
+            task = None  # its arguments' memory is free
             give(outcomes, index, result_kind, data, _decoded_error)
         self.observe(batch)
 
@@ -205,7 +220,13 @@ class Dispatcher:
         """Run a batch again: the worker has another version of its module."""
         tasks = list(filter(None, batch.tasks))
         if blob not in self.replacements:  # else another batch has said so already
-            by_blob = {reference.blob: reference for _, (reference, _) in tasks}
+            by_blob = {}
+            for _, captured in tasks:
+                reference = captured[0]
+                if reference.packed:
+                    reference = reference.guard
+                if reference is not None:
+                    by_blob[reference.blob] = reference
             reference = by_blob.get(blob)
             function = reference and reference.source and reference.source()
             if function is None:
@@ -265,8 +286,8 @@ class Dispatcher:
             running = self.running_task(pid)
             if running is not None:
                 found = True
-                index, (reference, _) = running
-                error = crash_error(index, reference, pid, pool.exitcodes[pid])
+                index, captured = running
+                error = crash_error(index, captured[0], pid, pool.exitcodes[pid])
                 self.call.outcomes.put_error(index, error)
         if not found:
             self.crashed_between_tasks(dead[0])

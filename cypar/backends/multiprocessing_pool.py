@@ -30,6 +30,7 @@ from cypar.backends import multiprocessing_stock as stock
 from cypar.backends import multiprocessing_worker as worker
 from cypar.backends.multiprocessing_worker import NOTE, SLOT, Shared
 from cypar.core import errors
+from cypar.core._segment import Leases
 from cypar.core._status_page import MAX_SEQUENCE, StatusPage, process_fd
 from cypar.transport import serialize
 
@@ -41,11 +42,12 @@ NOTE_BYTES = 4096  # read at once
 class Ticket:
     """The right to have one batch in flight."""
 
-    __slots__ = ("batches", "in_flight", "number", "page", "sequence")
+    __slots__ = ("batches", "in_flight", "leases", "number", "page", "sequence")
 
     def __init__(self, number, page):
         self.number = number
         self.page = page
+        self.leases = Leases(page)  # of whichever worker runs the batch
         self.batches = [None, None]  # by slot, of which one is used
         self.sequence = 0
         self.in_flight = False  # until the Pool has answered
@@ -257,6 +259,8 @@ class WorkerPool:
                 except ValueError:  # it cannot be killed: in the kernel for now
                     continue
         self._close_descriptors()
+        for ticket in self.tickets:
+            ticket.leases.drop()
 
     def _close_descriptors(self):
         for connection in self._connections:

@@ -14,11 +14,18 @@ import signal
 import struct
 import sys
 
+from cypar.backends.pool import frames
 from cypar.core import config_state
 from cypar.core._process_loop import BatchRunner
 from cypar.core._status_page import StatusPage, die_with_pipe
 from cypar.transport import serialize
+from cypar.transport._channel import AS_BYTES
+from cypar.transport.deltas import received
 from cypar.transport.functions import ModuleChanged, decode
+from cypar.transport.inbox import Inbox, Store
+from cypar.transport.mappings import CannotAttachError, Mappings
+from cypar.transport.returns import Returns
+from cypar.transport.sharing import keep_shared
 
 NOTE = struct.Struct("=qi")  # pid, ticket; less than PIPE_BUF, so written at once
 IDLE = -1  # instead of a ticket: the worker is ready and runs nothing
@@ -73,10 +80,12 @@ class _Server:
         self.large = []  # results of the running batch that did not fit into the log
         self.keep = shared
         self.limits = None
+        parent = importlib.import_module("multiprocessing").parent_process()
+        self.stores = [Store(Mappings(page, parent.pid)) for page in shared.pages]
         self.runners = [
             BatchRunner(
                 page,
-                serialize.dumps_result,
+                Returns().dumps,
                 _encode_error,
                 self.make_flush(page),
                 self.keep_large,
@@ -94,7 +103,16 @@ class _Server:
 
         return flush
 
-    def keep_large(self, slot, position, kind, data, seconds):
+    def keep_large(self, slot, position, kind, data, seconds, buffers):
+        if buffers is not None:
+            # copies: the Pool pickles the answer when all tasks of the batch are done
+            data = (
+                data,
+                [
+                    bytes(buffer) if kind == AS_BYTES else bytearray(buffer)
+                    for kind, buffer in buffers
+                ],
+            )
         self.large.append((position, kind, data, seconds))
 
     def run(self, ticket, sequence, payload):
@@ -102,27 +120,45 @@ class _Server:
         config_state.become_worker(self.level)  # drops settings a task left behind
         self.note(ticket)
         try:
-            functions, tasks = serialize.loads(payload)
-            changed = self.find_changed(functions)
-            if changed is not None:
-                return changed
-
-            def load(position):
-                number, data = tasks[position]
-                function = self.get_function(*functions[number])
-                if type(data) is tuple:  # immutable arguments
-                    return function, data, {}
-                return (function, *serialize.loads(data))
-
-            self.runners[ticket].run_tasks(SLOT, sequence, load)
+            functions, extras, n_tasks, message = serialize.loads(payload)
+            store = self.stores[ticket]
+            for kind, number, *parts in extras:
+                if kind == frames.SEGMENT:
+                    store.mappings.learn(number, b"".join(parts))
+                elif kind == frames.BASE:
+                    received[number] = b"".join(parts)
+                elif kind == frames.SHARED:
+                    keep_shared(number, Inbox(b"".join(parts), 1, store))
+            inbox = Inbox(message, n_tasks, store)
+            payload = message = None
+            try:
+                changed = self.find_changed(functions)
+                if changed is not None:
+                    return changed
+                self.run_tasks(ticket, sequence, inbox, functions)
+            finally:
+                inbox.close()
             large, self.large = self.large, []
             return DONE, large
         finally:
             self.note(IDLE)
 
+    def run_tasks(self, ticket, sequence, inbox, functions):
+        mappings = inbox.store.mappings
+
+        def load(position):
+            function, args, kwargs = inbox.load_call(position)
+            if function is None:
+                function = self.get_function(*functions[inbox.tasks[position][0]])
+            return function, args, kwargs
+
+        let_go = mappings.after_task if inbox.pieces else None
+        self.runners[ticket].run_tasks(SLOT, sequence, load, let_go)
+        inbox.store.end_call()
+
     def find_changed(self, functions):
         """Load the functions; say so if a module is not the one the parent has."""
-        for blob, mutable in functions:
+        for blob, mutable in functions.values():
             try:
                 self.get_function(blob, mutable)
             except ModuleChanged as change:
@@ -214,7 +250,9 @@ def _limit_threads(n_threads, variables):
 
 
 def _encode_error(exc, function, args, kwargs):
+    if type(exc) is CannotAttachError:
+        return None  # the task has not begun
     # needed only after a failure, and slow to import
-    from cypar.transport.exceptions import encode_exception
+    from cypar.transport.failures import encode_failure
 
-    return encode_exception(exc, function, args, kwargs)
+    return encode_failure(exc, function, args, kwargs)

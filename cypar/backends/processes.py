@@ -14,8 +14,9 @@ from cypar.backends.pool.state import snapshot
 from cypar.backends.pool.supervisor import pool
 from cypar.core._helper_threads import is_shutting_down
 from cypar.core.cpu import cpu_count, effective_n_jobs
-from cypar.transport import functions, serialize
+from cypar.transport import functions
 from cypar.transport._capture import Capture
+from cypar.transport.memory import CallMemory
 
 # Libraries read these when they are loaded, so they are set before any task.
 THREAD_VARIABLES = (
@@ -41,8 +42,10 @@ class ProcessBackend(Backend):
 
     def run(self, call):
         state = snapshot()
-        call.source.capture = Capture(_functions(state), serialize.dumps, _explain)
-        Dispatcher(call, pool, _call_state(call.options, state), _table).run()
+        options = call.options
+        memory = CallMemory(options.max_nbytes, options.mmap_mode, options.temp_folder)
+        call.source.capture = Capture(_functions(state), None, _explain, memory)
+        Dispatcher(call, pool, _call_state(options, state), _table, memory).run()
 
 
 # Functions that were encoded before: most programs call the same few in every loop.

@@ -17,6 +17,7 @@ from functools import partial
 
 from cypar.backends.base import Backend
 from cypar.core import _helper_threads
+from cypar.core._draw_pace import DrawPace
 from cypar.core._helper_threads import Parker
 from cypar.core._thread_limits import limits_for
 from cypar.core._worker_loop import is_worker_thread, work
@@ -36,6 +37,7 @@ class ThreadBackend(Backend):
 
     def run(self, call):
         call.explain = _explain
+        call.source.pace = _pace(call.options)
         call.source.packs_kernels = True
         call.source.fill()
         if call.outcomes.done or call.stopping:
@@ -71,6 +73,13 @@ def _run(call, work):
             call.recruit = None
             work(call, Parker())
     _wait(call)
+
+
+def _pace(options):
+    """How far to draw ahead; None where the user has said it exactly."""
+    if options.batch_size or options.explicit_pre_dispatch or not options.pre_dispatch:
+        return None
+    return DrawPace(options.pre_dispatch)
 
 
 def _explain(exc, task):

@@ -131,6 +131,17 @@ cdef object decoded(int kind, const char* data, Py_ssize_t size):
     return PyBytes_FromStringAndSize(data, size)
 
 
+cpdef Py_ssize_t size_of(value) except -1:
+    """Bytes of what a worker sent: of a pickle, or of a pickle and large buffers."""
+    cdef Py_ssize_t size
+    if type(value) is not tuple:
+        return len(value)
+    size = len(value[0])
+    for buffer in value[1]:
+        size += len(buffer)
+    return size
+
+
 cpdef give(Outcomes outcomes, Py_ssize_t index, int kind, value, decode_error):
     """Give one task its outcome from what the worker sent."""
     cdef Py_ssize_t size = 32
@@ -138,9 +149,12 @@ cpdef give(Outcomes outcomes, Py_ssize_t index, int kind, value, decode_error):
         outcomes.put_error(index, decode_error(index, value))
         return
     if kind == PICKLE:
-        size = len(value)
+        size = size_of(value)
+        buffers = ()
+        if type(value) is tuple:
+            value, buffers = value
         try:
-            value = loads(value)
+            value = loads(value, buffers=buffers)
         except BaseException as exc:
             outcomes.put_error(index, exc)
             return

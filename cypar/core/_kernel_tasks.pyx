@@ -200,6 +200,7 @@ cdef int observe(Call call, int n, int64_t all_ns, int64_t native_ns) except -1:
     size = min(min(size, GROWTH * call.kernel_chunk), <Py_ssize_t>MAX_CHUNK)
     if size != call.kernel_chunk:
         call.kernel_chunk = size
+        call.source.stop_pacing()  # chunks decide now how much is drawn ahead
         call.source.set_batch_size(size)
     return 0
 

@@ -15,9 +15,11 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sched.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -266,6 +268,74 @@ static inline int port_read_umask(void) {
     mode_t mask = umask(077);
     umask(mask);
     return (int)mask;
+}
+
+/* ---- memory segments: large data that several processes map ---------------------- */
+
+/* Unnamed memory that can grow and never shrink, so that no reader gets SIGBUS. */
+static inline int port_segment_fd(const char *label) {
+#if defined(__linux__) && defined(SYS_memfd_create)
+    /* MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL, the last from Linux 6.3 on */
+    int fd = (int)syscall(SYS_memfd_create, label, 1u | 2u | 8u);
+    if (fd < 0 && errno == EINVAL)
+        fd = (int)syscall(SYS_memfd_create, label, 1u | 2u);
+    if (fd < 0)
+        return -errno;
+    fcntl(fd, 1033 /* F_ADD_SEALS */, 2 /* F_SEAL_SHRINK */);
+    return fd;
+#else
+    (void)label;
+    return -ENOSYS;
+#endif
+}
+/* Give bytes of a file their pages, or fail while there still is an error to return. */
+static inline int port_allocate(int fd, int64_t offset, int64_t size) {
+#ifdef __linux__
+    while (fallocate(fd, 0, offset, size) != 0)
+        if (errno != EINTR)
+            return -errno;
+    return 0;
+#else
+    (void)fd, (void)offset, (void)size;
+    return -EOPNOTSUPP;
+#endif
+}
+/* Free the pages of a file; whoever still maps them reads zeros. */
+static inline int port_punch(int fd, int64_t size) {
+#ifdef __linux__
+    if (fallocate(fd, 3 /* KEEP_SIZE | PUNCH_HOLE */, 0, size) != 0)
+        return -errno;
+    return 0;
+#else
+    (void)fd, (void)size;
+    return -EOPNOTSUPP;
+#endif
+}
+/* Ask for huge pages: a fresh block of memory then costs a fifth of the faults. */
+static inline void port_huge_pages(void *address, size_t size) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    uintptr_t page = 4096, begin = ((uintptr_t)address + page - 1) & ~(page - 1);
+    uintptr_t end = ((uintptr_t)address + size) & ~(page - 1);
+    if (end > begin + (4u << 20))
+        madvise((void *)begin, end - begin, MADV_HUGEPAGE);
+#else
+    (void)address, (void)size;
+#endif
+}
+/* Begin to load a cache line that will be read soon and once. */
+static inline void port_prefetch(const void *address) {
+    __builtin_prefetch(address, 0, 0);
+}
+/* Start a thread that never runs Python code or a signal handler. */
+static inline int port_thread_start(pthread_t *thread, void *(*run)(void *),
+                                    void *argument) {
+    sigset_t all, old;
+    int status;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    status = pthread_create(thread, NULL, run, argument);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return -status;
 }
 
 #endif

@@ -42,3 +42,16 @@ cdef extern from "_port.h" nogil:
     int port_process_fd(int pid) noexcept
     int port_die_with_pipe(int fd) noexcept
     int port_read_umask() noexcept
+
+    # memory segments; negative results are -errno
+    int port_segment_fd(const char* label) noexcept
+    int port_allocate(int fd, int64_t offset, int64_t size) noexcept
+    int port_punch(int fd, int64_t size) noexcept
+    void port_prefetch(const void* address) noexcept
+    void port_huge_pages(void* address, size_t size) noexcept
+
+    ctypedef struct pthread_t:
+        pass
+    int port_thread_start(pthread_t* thread, void* (*run)(void*) noexcept nogil,
+                          void* argument) noexcept
+    int pthread_join(pthread_t thread, void** value) noexcept

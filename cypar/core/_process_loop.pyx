@@ -28,6 +28,7 @@ cdef enum:
     FLOAT = 4
     PICKLE = 5
     ERROR = 6
+    REFUSED = 8
 
 assert _KIND_ERROR == ERROR
 cdef Py_ssize_t MAX_LOG_RESULT = _MAX_LOG_RESULT
@@ -41,13 +42,15 @@ cdef class BatchRunner:
     ----------
     page : StatusPage
     dumps : callable
-        value -> bytes.
+        value -> bytes, or (bytes, list of large buffers).
     encode_error : callable
-        (exception, function, args, kwargs) -> bytes.
+        (exception, function, args, kwargs) -> bytes, or None if the task was not
+        started and should run elsewhere.
     flush : callable
         Tells the parent that the log has news.
     send : callable
-        (slot, position, kind, data, seconds): sends one result over the socket.
+        (slot, position, kind, data, seconds, buffers): sends one result over the
+        socket.
     """
 
     cdef StatusPage page
@@ -90,8 +93,12 @@ cdef class BatchRunner:
             start = self.tell(now)
         self.flush()
 
-    def run_tasks(self, int slot, int sequence, load):
-        """Run a batch whose tasks ``load(position) -> (function, args, kwargs)``."""
+    def run_tasks(self, int slot, int sequence, load, let_go=None):
+        """Run a batch whose tasks ``load(position) -> (function, args, kwargs)``.
+
+        ``let_go()``, if given, is called when a task's arguments and its result have
+        been dropped: memory of the parent that they were in can be used again.
+        """
         cdef int64_t start = port_monotonic_ns(), now
         cdef Py_ssize_t position
         cdef object value
@@ -116,8 +123,14 @@ cdef class BatchRunner:
                 )
             else:
                 now = port_monotonic_ns()
+                if let_go is not None and not self.forked:
+                    # before a large result is sent: then the next task is drawn
+                    args = kwargs = function = None
+                    let_go()
                 self.store(slot, position, value, (now - start) * 1e-9, function, args)
             value = args = kwargs = function = None
+            if let_go is not None and not self.forked:
+                let_go()
             start = self.tell(now)
         self.flush()
 
@@ -159,13 +172,20 @@ cdef class BatchRunner:
             data = self.dumps(value)
         except BaseException as exc:
             return self.fail(slot, position, exc, function, args, {}, seconds)
+        if type(data) is tuple:
+            data, buffers = data
+            self.send(slot, position, PICKLE, data, seconds, buffers)
+            return 0
         return self.store_bytes(PICKLE, slot, position, data, seconds)
 
     cdef int fail(self, int slot, Py_ssize_t position, object exc, object function,
                   object args, object kwargs, double seconds) except -1:
         if self.forked:
             _exit(1)
-        data = self.encode_error(exc, function, args, kwargs)
+        data = self.encode_error(exc, function, args or (), kwargs or {})
+        if data is None:
+            self.send(slot, position, REFUSED, b"", 0.0, None)
+            return 0
         return self.store_bytes(ERROR, slot, position, data, seconds)
 
     cdef int store_bytes(self, int kind, int slot, Py_ssize_t position, bytes data,
@@ -174,5 +194,5 @@ cdef class BatchRunner:
         if size > MAX_LOG_RESULT or not self.page.append(
             kind, slot, position, seconds, PyBytes_AS_STRING(data), size
         ):
-            self.send(slot, position, kind, data, seconds)
+            self.send(slot, position, kind, data, seconds, None)
         return 0

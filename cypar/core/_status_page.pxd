@@ -11,6 +11,11 @@ cdef struct PageHeader:
     uint64_t log_begin[8]      # [0]: bytes of the result log read; parent
     uint64_t rings[8]          # [0]: messages sent to the worker; parent
     uint64_t listening[8]      # [0]: 1 while the parent waits for a message; parent
+    uint64_t collect[8]        # [0]: times the parent asked for a collection; parent
+
+
+cdef enum:
+    N_LEASES = 1024            # segments that one worker can have at a time
 
 
 cdef struct Record:
@@ -27,6 +32,7 @@ cdef class StatusPage:
     cdef char* base
     cdef PageHeader* page
     cdef char* log
+    cdef uint32_t* released_counts  # by lease slot: leases that ended; worker
 
     cdef bint has_news(self) noexcept nogil
     cdef Py_ssize_t claim(self, int slot, int sequence, int64_t now_ns) noexcept nogil

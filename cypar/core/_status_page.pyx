@@ -27,8 +27,9 @@ from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, mun
 from posix.unistd cimport close, ftruncate
 
 from cypar.core._port cimport (
-    port_cas64, port_die_with_pipe, port_fence, port_load64, port_memory_fd,
-    port_monotonic_ns, port_process_fd, port_read_umask, port_spin_step, port_store64,
+    port_add32, port_cas64, port_die_with_pipe, port_fence, port_load32, port_load64,
+    port_memory_fd, port_monotonic_ns, port_process_fd, port_read_umask,
+    port_spin_step, port_store32, port_store64,
 )
 
 cpdef enum:
@@ -40,10 +41,12 @@ cpdef enum:
     KIND_PICKLE = 5    # payload: a pickle of the value
     KIND_ERROR = 6     # payload: an encoded exception
     KIND_SKIP = 7      # unused end of the log, jumped over
+    KIND_REFUSED = 8   # not run: the worker cannot map what the task needs
 
 LOG_BYTES = 1 << 16   # results of about 2,700 tasks that return a number
 cdef Py_ssize_t _LOG_BYTES = LOG_BYTES
-cdef Py_ssize_t HEADER_BYTES = 4096
+cdef Py_ssize_t LEASES_BEGIN = 4096
+cdef Py_ssize_t HEADER_BYTES = LEASES_BEGIN + 4 * N_LEASES
 cdef Py_ssize_t TOTAL_BYTES = HEADER_BYTES + _LOG_BYTES
 # A result above this goes over the socket, so that the log serves many tasks.
 MAX_LOG_RESULT = LOG_BYTES // 8
@@ -101,6 +104,7 @@ cdef class StatusPage:
             raise OSError("cannot map the memory to share with a worker")
         self.base = <char*>base
         self.page = <PageHeader*>base
+        self.released_counts = <uint32_t*>(self.base + LEASES_BEGIN)
         self.log = self.base + HEADER_BYTES
 
     def __dealloc__(self):
@@ -166,7 +170,27 @@ cdef class StatusPage:
     cdef bint has_news(self) noexcept nogil:
         return port_load64(&self.page.log_end[0]) != self.page.log_begin[0]
 
+    def released(self, Py_ssize_t slot):
+        """Number of leases of ``slot`` that have ended, modulo 2**32."""
+        return port_load32(&self.released_counts[slot])
+
+    def reset_released(self, Py_ssize_t slot):
+        """Count anew; there must be no live lease."""
+        port_store32(&self.released_counts[slot], 0)
+
+    def ask_to_collect(self):
+        """Let the worker collect garbage after its task: something holds memory."""
+        port_store64(&self.page.collect[0], self.page.collect[0] + 1)
+
     # ---- worker ------------------------------------------------------------------
+
+    def release(self, Py_ssize_t slot, uint32_t n):
+        """Count ``n`` leases of ``slot`` that have ended."""
+        port_add32(&self.released_counts[slot], n)
+
+    def collections_asked(self):
+        """Number of times the parent has asked for a collection."""
+        return port_load64(&self.page.collect[0])
 
     def rings(self):
         """Number of messages that the parent has sent so far."""

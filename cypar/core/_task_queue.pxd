@@ -3,6 +3,7 @@
 from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport int64_t, uint32_t
 
+from cypar.core._draw_pace cimport DrawPace
 from cypar.core._helper_threads cimport Parker
 
 
@@ -22,6 +23,8 @@ cdef class TaskSource:
     cdef readonly Py_ssize_t pre_dispatch  # batches; 0 means all
     cdef bint drawing                 # a thread is inside the user's iterator
     cdef readonly bint ended
+    cdef public DrawPace pace         # None: one more per outcome
+    cdef Py_ssize_t low               # so few pending tasks make a worker draw
 
     cdef bint has_room(self) noexcept
     cdef bint may_start(self) noexcept
@@ -30,6 +33,8 @@ cdef class TaskSource:
     cdef int push(self, object payload) except -1
     cdef int advance(self) except -1
     cdef int refill(self, Py_ssize_t enough) except -1
+    cdef int draw_ahead(self) except -1
+    cdef void stop_pacing(self) noexcept
 
 
 cdef class Outcomes:

@@ -107,6 +107,7 @@ cdef class TaskSource:
         self.draw_context = context
         self.returned = []
         self.pre_dispatch = pre_dispatch
+        self.low = UNLIMITED
         self.set_batch_size(max(1, batch_size))
 
     def __dealloc__(self):
@@ -234,6 +235,27 @@ cdef class TaskSource:
             self.call.outcomes.settle()
             self.call.wake()
         return 0
+
+    cdef int draw_ahead(self) except -1:
+        """Draw as thread workers do: one more per outcome, or in bursts."""
+        cdef Outcomes outcomes = self.call.outcomes
+        cdef Py_ssize_t drawn = self.drawn
+        cdef int64_t begin
+        if self.drawing or self.ended:
+            return 0
+        if self.pace is None or not self.pace.is_due(outcomes.finished):
+            return self.refill(UNLIMITED)
+        begin = port_monotonic_ns()
+        self.set_batch_size(self.pace.update(outcomes.finished, begin))
+        self.low = self.window // 4 if self.pace.size > 1 else UNLIMITED
+        self.refill(UNLIMITED)
+        self.pace.drew(self.drawn - drawn, port_monotonic_ns() - begin)
+        return 0
+
+    cdef void stop_pacing(self) noexcept:
+        """Draw one more per outcome from now on; somebody else sets the window."""
+        self.pace = None
+        self.low = UNLIMITED
 
     def fill(self):
         """Draw until the window is full, the input ends, or the call stops."""

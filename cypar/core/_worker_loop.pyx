@@ -20,7 +20,6 @@ from cypar.core._task_queue cimport Call, Outcomes, TaskSource, kernel_hooks
 
 from cypar.core._task_queue import as_task
 
-cdef Py_ssize_t _ALL = <Py_ssize_t>1 << 62  # until the window is full
 cdef object _local = threading.local()  # .depth: worker loops on this thread's stack
 
 
@@ -82,8 +81,8 @@ cdef int _loop(Call call, Parker me) except -1:
             continue
         if Py_TYPE(<object>payload) == kernel_hooks.packed_type:
             kernel_hooks.run(call, me, index, payload)
-            if outcomes.hook is None and not source.ended:
-                source.refill(_ALL)
+            if outcomes.hook is None and source.pending <= source.low:
+                source.draw_ahead()
             continue
         task = <tuple>payload
         Py_DECREF(task)  # the FIFO's reference; the name holds its own
@@ -96,9 +95,9 @@ cdef int _loop(Call call, Parker me) except -1:
             batch.append((index, task))
             task = None
             _run_batch(call, outcomes, me, batch, size, timed)
-        # one more task per completion; with a hook, put() has drawn it already
-        if outcomes.hook is None and not source.ended:
-            source.refill(_ALL)
+        # with a hook, put() has drawn one more already
+        if outcomes.hook is None and source.pending <= source.low:
+            source.draw_ahead()
     return 0
 
 

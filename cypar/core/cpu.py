@@ -205,15 +205,27 @@ def _cgroup_quota():
 
 def _cgroup_folders():
     """Yield (folder under the cgroup root, function that reads its quota)."""
+    for path, is_v2 in _cgroup_paths("cpu"):
+        yield path, _quota_v2 if is_v2 else _quota_v1
+
+
+def _cgroup_paths(controller):
+    """Yield (folder under the cgroup root, whether it is of version 2)."""
     # A line is "number:controllers:path"; version 2 is number 0 without controllers.
-    for line in (_read_text(_PROC_CGROUP) or "").splitlines():
+    for line in (read_text(_PROC_CGROUP) or "").splitlines():
         controllers, _, path = line.partition(":")[2].partition(":")
         if not controllers:
-            yield path, _quota_v2
-            yield f"/unified{path}", _quota_v2  # where both versions are mounted
-        elif "cpu" in controllers.split(","):
-            yield f"/cpu{path}", _quota_v1
-            yield f"/{controllers}{path}", _quota_v1
+            yield path, True
+            yield f"/unified{path}", True  # where both versions are mounted
+        elif controller in controllers.split(","):
+            yield f"/{controller}{path}", False
+            yield f"/{controllers}{path}", False
+
+
+def cgroup_folders(controller):
+    """Yield the folders of this process's control group and the groups around it."""
+    for path, _ in _cgroup_paths(controller):
+        yield from _with_outer_folders(path)
 
 
 def _with_outer_folders(folder):
@@ -229,13 +241,13 @@ def _with_outer_folders(folder):
 
 
 def _quota_v2(folder):
-    words = (_read_text(f"{folder}/cpu.max") or "max").split()
+    words = (read_text(f"{folder}/cpu.max") or "max").split()
     return None if words[0] == "max" else _ceil_cpus(*words)
 
 
 def _quota_v1(folder):
-    quota_us = _read_text(f"{folder}/cpu.cfs_quota_us")
-    period_us = _read_text(f"{folder}/cpu.cfs_period_us")
+    quota_us = read_text(f"{folder}/cpu.cfs_quota_us")
+    period_us = read_text(f"{folder}/cpu.cfs_period_us")
     return _ceil_cpus(quota_us, period_us) if quota_us and period_us else None
 
 
@@ -255,14 +267,14 @@ def _count_cores(cpus):
         if cpu not in _core_of_cpu:
             folder = f"{_CPU_TOPOLOGY}/cpu{cpu}/topology"
             _core_of_cpu[cpu] = (
-                _read_text(f"{folder}/core_cpus_list")
-                or _read_text(f"{folder}/thread_siblings_list")  # Linux before 5.3
+                read_text(f"{folder}/core_cpus_list")
+                or read_text(f"{folder}/thread_siblings_list")  # Linux before 5.3
                 or cpu  # unknown: a core of its own
             )
     return len({_core_of_cpu[cpu] for cpu in cpus})
 
 
-def _read_text(path):
+def read_text(path):
     """Return the stripped text of a small file, or None if it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:

@@ -78,6 +78,10 @@ class PoolStartError(CyparError, RuntimeError):
     """Worker processes cannot be started; the message ends with their stderr."""
 
 
+class BadFileError(CyparError, ValueError):
+    """A file is no dump, or only a part of one."""
+
+
 class RemoteError(CyparError):
     """Stands in for an exception that could not be rebuilt in this process.
 

@@ -86,7 +86,7 @@ def attach_task_traceback(exc, text):
         if following is None:
             break
         if id(following) in seen:
-            _add_note(exc, text)
+            add_note(exc, text)
             return
         last = following
     if len(written) >= MAX_TASK_TRACEBACKS:
@@ -372,7 +372,8 @@ def _source_lines(frame, line_number):
     return lines if first <= line_number <= len(source) else []
 
 
-def _add_note(exc, text):
+def add_note(exc, text):
+    """Do what ``exc.add_note(text)`` does from Python 3.11 on."""
     notes = getattr(exc, "__notes__", None)
     if not isinstance(notes, list):
         notes = []

@@ -56,12 +56,17 @@ class ByValuePickler(cp.Pickler):
     def __init__(self, file, buffer_callback=None, upward=False):
         super().__init__(file, protocol=5, buffer_callback=buffer_callback)
         self.upward = upward
+        self.memory = None  # as in serialize.dumps_with_memory
 
     def reducer_override(self, obj):
         kind = type(obj)
         reducer = settings.reducers.get(kind)
         if reducer is not None:
             return reducer(obj)
+        if self.memory is not None:
+            reduced = self.memory.reduce(obj)
+            if reduced is not NotImplemented:
+                return reduced
         if kind is FunctionType:
             if travels_by_reference(obj):
                 return NotImplemented

@@ -87,6 +87,11 @@ def _parts_of_task(function, args, kwargs):
         yield f"argument {key!r}", value
 
 
+def name_arguments(function, args):
+    """Pair each positional argument with its parameter's name, quoted, or its place."""
+    return list(zip(_parameter_names(function, args), args, strict=True))
+
+
 def _parameter_names(function, args):
     """Return a name for each positional argument, or its position."""
     names = [str(position) for position in range(len(args))]

@@ -93,6 +93,21 @@ def decode_exception(data):
     return built[0]
 
 
+def clear_frames(exc):
+    """Drop the variables of all frames that an exception and its chain refer to."""
+    for node, _ in _walk(exc)[0]:
+        step = node.__traceback__
+        while step is not None:
+            try:
+                step.tb_frame.clear()
+                # before Python 3.13, the dict that a reader of the values has made
+                # is kept; to be asked again empties it
+                step.tb_frame.f_locals  # noqa: B018
+            except RuntimeError:
+                pass  # it still runs
+            step = step.tb_next
+
+
 # ---- the graph ---------------------------------------------------------------------
 
 

@@ -80,6 +80,7 @@ class FunctionRef:
     """
 
     __slots__ = ("blob", "mutable", "name", "number", "source")
+    packed = False
 
     def __init__(self, function, blob, mutable, number, name):
         try:
@@ -94,6 +95,25 @@ class FunctionRef:
     def __repr__(self):
         kind = "mutable" if self.mutable else "constant"
         return f"<FunctionRef {self.number} {self.name}: {len(self.blob)} B, {kind}>"
+
+
+class PackedRef:
+    """A function that holds large buffers: it is pickled with its task's arguments.
+
+    Attributes
+    ----------
+    guard : FunctionRef or None
+        What the worker must decode first, to check what it imports.
+    name : str
+    """
+
+    __slots__ = ("guard", "name")
+    packed = mutable = True
+    source = None
+
+    def __init__(self, name, guard):
+        self.guard = guard
+        self.name = name
 
 
 class FunctionTable:
@@ -113,11 +133,19 @@ class FunctionTable:
         # is pickled at every draw the references that the worker must check
         self._watches = {}
         self._newest = None  # the newest ref of a function that is pickled every time
+        # ids of functions that held large buffers; one too many does no harm
+        self._packed = set()
         self._count = 0
         self._generation = settings.generation
 
-    def encode(self, function):
+    def encode(self, function, memory=None):
         """Return a `FunctionRef` for a function as it is now.
+
+        Parameters
+        ----------
+        function : callable
+        memory : CallMemory, optional
+            With it, a function that holds large buffers gives a `PackedRef`.
 
         Raises
         ------
@@ -132,13 +160,14 @@ class FunctionTable:
             or not watch.holds(key)
             or self._generation != settings.generation
         ):
-            return self._encode_new(function, key)
+            return self._encode_new(function, key, memory)
         known = watch.payload
         if type(known) is not FunctionRef:
-            return self._encode_again(function, known)
+            return self._encode_again(function, key, known, memory)
         if key is function:
             return known
-        return self._encode_again(function, {})  # seen as a function, now as a method
+        # seen as a function, now as a method
+        return self._encode_again(function, key, {}, memory)
 
     def watch_of(self, function, reference):
         """Return the Watch that tells whether ``reference`` still holds, or None.
@@ -161,9 +190,10 @@ class FunctionTable:
     def clear(self):
         """Forget all functions."""
         self._watches.clear()
+        self._packed.clear()
         self._newest = None
 
-    def _encode_new(self, function, key):
+    def _encode_new(self, function, key, memory):
         if self._generation != settings.generation:
             self.clear()
             self._generation = settings.generation
@@ -181,7 +211,7 @@ class FunctionTable:
             self._remember(key, captures.parts(), known)
             return known
         self._remember(key, captures.parts(), captures.references)
-        return self._encode_again(function, captures.references)
+        return self._encode_again(function, key, captures.references, memory)
 
     def _encode_by_name(self, function):
         name = (function.__module__, function.__qualname__)
@@ -197,17 +227,35 @@ class FunctionTable:
         self._remember(function, ((parts,), (), (), ()), known, weak=False)
         return known
 
-    def _encode_again(self, function, references):
-        blob = _with_checks(dumps(function), references)
+    def _encode_again(self, function, key, references, memory):
+        if memory is None:
+            blob = dumps(function)
+        elif id(key) in self._packed:
+            return self._make_packed(function, references)
+        else:
+            blob, parcel = memory.dumps(function)
+            if parcel is not None:
+                if len(self._packed) >= MAX_ENTRIES:
+                    self._packed.clear()
+                self._packed.add(id(key))
+                return self._make_packed(function, references)
+        blob = _with_checks(blob, references)
         newest = self._newest
         if newest is None or newest.blob != blob:
             newest = self._newest = self._make_ref(function, blob, True)
         return newest
 
+    def _make_packed(self, function, references):
+        guard = None
+        if references:
+            guard = self._make_ref(
+                function, _with_checks(dumps(None), references), False
+            )
+        return PackedRef(_name_of(function), guard)
+
     def _make_ref(self, function, blob, mutable):
         self._count += 1
-        name = getattr(function, "__qualname__", None) or type(function).__qualname__
-        return FunctionRef(function, blob, mutable, self._count, name)
+        return FunctionRef(function, blob, mutable, self._count, _name_of(function))
 
     def _remember(self, owner, parts, known, weak=True):
         key = id(owner)
@@ -227,6 +275,10 @@ def _with_checks(blob, references):
         return blob
     checks = tuple((*name, digest) for name, digest in references.items())
     return _CHECKED + dumps((checks, blob))
+
+
+def _name_of(function):
+    return getattr(function, "__qualname__", None) or type(function).__qualname__
 
 
 # ---- in the worker -----------------------------------------------------------------

@@ -31,7 +31,10 @@ __all__ = [
     "PicklingError",
     "dumps",
     "dumps_anything",
+    "dumps_by_name",
     "dumps_result",
+    "dumps_result_with_memory",
+    "dumps_with_memory",
     "export_settings",
     "get_pickler_name",
     "import_settings",
@@ -87,6 +90,33 @@ def dumps_result(obj, buffer_callback=None):
     return _dump(obj, buffer_callback, upward=True)
 
 
+def dumps_with_memory(obj, memory):
+    """Pickle like `dumps`, large buffers aside.
+
+    Parameters
+    ----------
+    memory : object
+        ``reduce(obj)`` is asked about arrays, masked arrays, memoryviews and its own
+        wrappers; ``take_buffer`` gets every protocol-5 buffer; ``restart()`` means
+        that the pickling begins anew.
+    """
+    return _dump(obj, memory.take_buffer, memory=memory)
+
+
+def dumps_by_name(obj, memory):
+    """Pickle like the standard library: functions and classes by name."""
+    sink = BytesIO()
+    pickler = _ReducersPickler(sink, 5, buffer_callback=memory.take_buffer)
+    pickler.memory = memory
+    pickler.dump(obj)
+    return sink.getvalue()
+
+
+def dumps_result_with_memory(obj, memory):
+    """Pickle like `dumps_result`, large buffers aside."""
+    return _dump(obj, memory.take_buffer, upward=True, memory=memory)
+
+
 def probe(obj):
     """Return the exception that `dumps` raises for an object, or None.
 
@@ -124,11 +154,17 @@ class _NeedsByValue(Exception):
 class _ImportablePickler(Pickler):
     """The C pickler, refusing what a worker could not import."""
 
+    memory = None
+
     def reducer_override(self, obj):
         kind = type(obj)
         reducer = settings.reducers.get(kind)
         if reducer is not None:
             return reducer(obj)
+        if self.memory is not None:
+            reduced = self.memory.reduce(obj)
+            if reduced is not NotImplemented:
+                return reduced
         if kind is FunctionType or issubclass(kind, type):
             if travels_by_reference(obj):
                 return NotImplemented
@@ -156,9 +192,13 @@ def bind_method(function, owner):
 class _ReducersPickler(Pickler):
     """The C pickler with the user's reducers: the choice 'pickle'."""
 
+    memory = None
+
     def reducer_override(self, obj):
         reducer = settings.reducers.get(type(obj))
-        return NotImplemented if reducer is None else reducer(obj)
+        if reducer is not None:
+            return reducer(obj)
+        return NotImplemented if self.memory is None else self.memory.reduce(obj)
 
 
 class _Discard:
@@ -177,6 +217,7 @@ def _dump(
     upward=False,
     sink=None,
     ignore_choice=False,
+    memory=None,
 ):
     """Pickle what is not plain, into ``sink`` or else into the bytes returned."""
     refresh()
@@ -185,10 +226,11 @@ def _dump(
         sink = BytesIO()
     try:
         if get_pickler_name() != settings.DEFAULT_PICKLER and not ignore_choice:
-            _dump_chosen(obj, sink, buffer_callback)
-        elif not _light(sink, obj, buffer_callback):
-            pickler = _load_by_value()
-            pickler(sink, buffer_callback, upward).dump(obj)
+            _dump_chosen(obj, sink, buffer_callback, memory)
+        elif not _light(sink, obj, buffer_callback, memory):
+            pickler = _load_by_value()(sink, buffer_callback, upward)
+            pickler.memory = memory
+            pickler.dump(obj)
     except RecursionError as error:
         raise PicklingError(
             "the object is nested too deeply to be pickled; raise "
@@ -197,7 +239,7 @@ def _dump(
     return sink.getvalue() if give_back else None
 
 
-def _light(sink, obj, buffer_callback=None):
+def _light(sink, obj, buffer_callback=None, memory=None):
     """Try without cloudpickle; return False, with nothing written, if it is needed.
 
     Any failure counts: cloudpickle knows more types. Reducers may then run twice,
@@ -208,9 +250,15 @@ def _light(sink, obj, buffer_callback=None):
     buffers = []
     callback = None if buffer_callback is None else buffers.append
     own_sink = BytesIO()
+    pickler = _ImportablePickler(
+        own_sink, 5, buffer_callback=callback if memory is None else buffer_callback
+    )
+    pickler.memory = memory
     try:
-        _ImportablePickler(own_sink, 5, buffer_callback=callback).dump(obj)
+        pickler.dump(obj)
     except Exception:
+        if memory is not None:
+            memory.restart()
         return False
     sink.write(own_sink.getbuffer())
     for buffer in buffers:
@@ -228,21 +276,35 @@ def _load_by_value():
     return _by_value_pickler
 
 
-def _dump_chosen(obj, sink, buffer_callback):
+def _dump_chosen(obj, sink, buffer_callback, memory):
     """Pickle with the module that the user chose."""
     name = get_pickler_name()
     if name == "pickle":
-        _ReducersPickler(sink, 5, buffer_callback=buffer_callback).dump(obj)
+        pickler = _ReducersPickler(sink, 5, buffer_callback=buffer_callback)
+        pickler.memory = memory
+        pickler.dump(obj)
         return
     module = settings.check_pickler(name)
     base = getattr(module, "Pickler", None)
     if base is None:
         sink.write(module.dumps(obj))
     else:
-        _with_reducers(base)(sink, 5).dump(obj)
+        _custom_pickler(base, sink, buffer_callback, memory).dump(obj)
 
 
 _customised: dict[type, type] = {}
+
+
+def _custom_pickler(base, sink, buffer_callback, memory):
+    kind = _with_reducers(base)
+    if memory is None:
+        return kind(sink, 5)
+    try:
+        pickler = kind(sink, 5, buffer_callback=buffer_callback)
+    except TypeError:  # it knows no buffers: all of them stay in the pickle
+        return kind(sink, 5)
+    pickler.memory = memory
+    return pickler
 
 
 def _with_reducers(base):
@@ -252,10 +314,16 @@ def _with_reducers(base):
         ask_base = getattr(base, "reducer_override", None)
 
         class CustomPickler(base):
+            memory = None
+
             def reducer_override(self, obj):
                 reducer = settings.reducers.get(type(obj))
                 if reducer is not None:
                     return reducer(obj)
+                if self.memory is not None:
+                    reduced = self.memory.reduce(obj)
+                    if reduced is not NotImplemented:
+                        return reduced
                 return NotImplemented if ask_base is None else ask_base(self, obj)
 
         made = _customised[base] = CustomPickler

@@ -12,7 +12,7 @@ from cypar.transport import settings
 from cypar.transport._capture import Capture, columns_of, table_of
 from cypar.transport.functions import FunctionTable, decode
 
-ENTRY = struct.Struct("<IQ")
+ENTRY = struct.Struct("<IHHQ")  # function id, large buffers, flags, bytes
 
 
 class Reference:
@@ -208,7 +208,8 @@ def as_the_worker_reads(parts, n):
     payload = b"".join(parts)
     offset = n * ENTRY.size
     tasks = []
-    for number, size in ENTRY.iter_unpack(payload[:offset]):
+    for number, n_pieces, flags, size in ENTRY.iter_unpack(payload[:offset]):
+        assert n_pieces == flags == 0
         tasks.append((number, pickle.loads(payload[offset : offset + size])))
         offset += size
     assert offset == len(payload)

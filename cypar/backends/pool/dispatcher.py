@@ -54,11 +54,12 @@ MAX_START_FAILURES = 3
 class Dispatcher:
     """Drives one call; see the top of this file."""
 
-    def __init__(self, call, pool, call_state, functions):
+    def __init__(self, call, pool, call_state, functions, memory):
         self.call = call
         self.pool = pool
         self.call_state = call_state  # (nesting level, threads, variables)
         self.functions = functions
+        self.memory = memory
         self.replacements = {}  # blob by name -> reference by value
         self.options = call.options
         self.estimator = BatchEstimator()
@@ -97,6 +98,7 @@ class Dispatcher:
             self.settle()
         finally:
             call.off_wake(self.wake)
+            self.memory.close()
             self.let_go()
             self.pool.leave(self.wake)
             os.close(self.wake_fd)
@@ -211,10 +213,13 @@ class Dispatcher:
                 worker.page.publish(slot, sequence, len(tasks))
                 channel.send(frames.COLUMNS, slot, sequence, number, 0.0, payload)
             else:
-                parts = table_of(tasks, lambda ref: self.function_id(worker, ref))
+                parts = table_of(
+                    tasks, lambda ref: self.function_id(worker, ref), worker.outbox
+                )
                 self.note_bytes(sum(map(len, parts)), len(tasks))
                 worker.page.publish(slot, sequence, len(tasks))
                 channel.send(frames.TASKS, slot, sequence, len(tasks), 0.0, *parts)
+                worker.outbox.finish_message()
         except BrokenPipeError:
             worker.page.publish(slot, sequence, 0)
             self.lost(worker)
@@ -443,9 +448,20 @@ class Dispatcher:
             self.forget(worker)
             if worker.n_batches or worker.channel.outgoing_bytes:
                 busy.append(worker)
-            else:
+            elif _ended_call(worker):
                 self.pool.release(worker)
+            else:
+                busy.append(worker)
         self.pool.discard(busy)
+
+
+def _ended_call(worker):
+    """Let an idle worker drop what the call needed; False if it cannot be told."""
+    try:
+        worker.outbox.end_call()
+    except BrokenPipeError:
+        return False
+    return not worker.channel.outgoing_bytes
 
 
 def _wake_pipe():

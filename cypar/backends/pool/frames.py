@@ -7,10 +7,16 @@ parent -> worker
               payload = pickled list of argument tuples
     TASKS     slot, flags = sequence, number = n, payload = table and pickled tasks
     STATE     payload = pickled dict of what changed in the parent
+    SEGMENT   number = slot, payload = where a segment is found
+    BASE      number = its own, payload = bytes that later tasks refer to
+    DROP      number = that of a base that is not needed any more
+    SHARED    number = its id, payload = an object that tasks may share
+    END       the call is over: payload = pickled lists of what is no more
 worker -> parent
     READY     it runs
     NEWS      the result log has new records
-    RESULT    slot, flags = kind, number = position, seconds, payload
+    RESULT    slot, flags = kind, number = position, seconds, payload; large buffers
+              may follow
     CHANGED   number = function id, flags = 1 if the module was loaded before,
               payload = name of a module that differs from the parent's
 """
@@ -20,6 +26,11 @@ FORGET = 2
 COLUMNS = 3
 TASKS = 4
 STATE = 5
+SEGMENT = 6
+BASE = 7
+SHARED = 8
+END = 9
+DROP = 10
 
 READY = 16
 NEWS = 17

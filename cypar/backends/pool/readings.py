@@ -11,7 +11,8 @@ from _signal import SIGBUS, SIGILL, SIGKILL, SIGSEGV  # see spawn.py
 
 from cypar.backends.pool import frames
 from cypar.core import errors
-from cypar.core._batch import give, read_results
+from cypar.core._batch import give, read_results, size_of
+from cypar.core._status_page import KIND_REFUSED
 
 
 class Reader:
@@ -56,11 +57,17 @@ class Reader:
     def take(self, worker, slot, position, kind, value, seconds):
         """Hand on one task that came over the socket."""
         batch = worker.batches[slot]
+        task = batch.tasks[position]
         index = batch.done(position, seconds)
-        self.dispatcher.note_result_bytes(len(value))
+        self.dispatcher.note_result_bytes(size_of(value))
         if batch.left == 0:
             worker.batches[slot] = None
             self.dispatcher.observe(batch)
+        if kind == KIND_REFUSED:
+            worker.outbox.inline = True
+            self.call.source.give_back([task])
+            return
+        task = None  # its arguments' memory is free
         give(self.call.outcomes, index, kind, value, self.decoded_error)
 
     def decoded_error(self, index, data):

@@ -84,6 +84,7 @@ class Process:
     def __init__(self, life_fd):
         ours, theirs = socketpair()
         self.channel = Channel(ours, False)
+        self.channel.allocate = _result_memory
         self.exitcode = None
         self._reaped = False
         self.process_fd = -1
@@ -154,6 +155,15 @@ class Process:
             if fd >= 0:
                 setattr(self, name, -1)
                 os.close(fd)
+
+
+def _result_memory(size):
+    """Return memory that a large part of a result is received into.
+
+    NumPy asks for huge pages, which makes fresh memory five times as fast to fill.
+    """
+    numpy = sys.modules.get("numpy")
+    return bytearray(size) if numpy is None else numpy.empty(size, "u1")
 
 
 def _memory_file():

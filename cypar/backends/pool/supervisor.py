@@ -21,9 +21,12 @@ import threading
 import time
 
 from cypar.backends.pool.backoff import Backoff
+from cypar.backends.pool.outbox import Outbox
 from cypar.backends.pool.spawn import Process
 from cypar.backends.pool.state import snapshot
+from cypar.core._segment import Leases
 from cypar.core.cpu import cpu_count
+from cypar.transport.segments import arena
 
 START_TIMEOUT_S = 60.0  # a worker that is not ready by then is given up
 
@@ -48,6 +51,7 @@ class Worker:
         self.channel = self.process.channel
         self.page = self.process.page
         self.pid = self.process.pid
+        self.outbox = Outbox(self.send_number, Leases(self.page))
         self.batches = [None, None]
         self.sequences = [0, 0]
         self.functions = {}
@@ -57,6 +61,10 @@ class Worker:
         self.is_held_up = False  # it runs a long task; nothing is sent behind that
         self.ready = False
         self.start_deadline = time.monotonic() + START_TIMEOUT_S
+
+    def send_number(self, kind, number, *payload):
+        """Send a frame that says no more than a number and its payload."""
+        self.channel.send(kind, 0, 0, number, 0.0, *payload)
 
     @property
     def n_batches(self):
@@ -154,6 +162,7 @@ class Pool:
         for worker in workers:
             worker.process.reap()
             worker.process.close()
+            worker.outbox.drop()
 
     # ---- the pool as a whole -------------------------------------------------------
 
@@ -162,6 +171,7 @@ class Pool:
         with self._lock:
             idle = list(self._idle)
         self.discard(idle)
+        arena.trim(0)
 
     def close_at_exit(self):
         """Kill everything; nothing remains after the interpreter's end."""
@@ -202,6 +212,7 @@ class Pool:
             found = set(self._life or ())
             for worker in [*self._idle, *self._leased]:
                 found.update(worker.process.descriptors())
+        found.update(arena.descriptors())
         return found
 
 

@@ -6,7 +6,10 @@
                FUNCTION keep a pickled function until a task needs it
                COLUMNS  \\ run the batch: claim, call, log the result
                TASKS    /
+               SEGMENT, BASE, SHARED   keep what later tasks refer to
+               END      let go of it
     socket <-- NEWS     the result log has new records
+               RESULT   one that is too large for the log
 
 Imports core and transport only, so that a worker starts fast; numpy, cloudpickle
 and `multiprocessing` are imported when a task needs them.
@@ -18,7 +21,6 @@ import atexit
 import faulthandler
 import os
 import select
-import struct
 import sys
 from _signal import SIGINT, signal  # the module `signal` imports enum: 5 ms
 
@@ -29,10 +31,14 @@ from cypar.core._process_loop import BatchRunner
 from cypar.core._status_page import StatusPage, die_with_pipe
 from cypar.transport import serialize
 from cypar.transport._channel import Channel
+from cypar.transport.deltas import drop_base, received
 from cypar.transport.functions import ModuleChanged, decode
+from cypar.transport.inbox import Inbox, Store
+from cypar.transport.mappings import CannotAttachError, Mappings
+from cypar.transport.returns import Returns
+from cypar.transport.sharing import drop_shared, keep_shared
 
 IDLE_TIMEOUT_S = 300.0  # a worker without work for this long leaves
-TABLE_ENTRY = struct.Struct("<IQ")  # function id, bytes of the pickled arguments
 
 
 class _Function:
@@ -64,9 +70,11 @@ class WorkerServer:
         self.functions = {}
         self.limits = None
         self.level = 1
+        self.mappings = Mappings(page, os.getppid())
+        self.store = Store(self.mappings)
         self.runner = BatchRunner(
             page,
-            serialize.dumps_result,
+            Returns().dumps,
             _encode_error,
             self.tell,
             self.send_result,
@@ -78,9 +86,13 @@ class WorkerServer:
         if self.page.is_listening():
             self.channel.send(frames.NEWS)
 
-    def send_result(self, slot, position, kind, data, seconds):
+    def send_result(self, slot, position, kind, data, seconds, buffers):
         """Send a result that does not fit into the log."""
-        self.channel.send(frames.RESULT, slot, kind, position, seconds, data)
+        head = (frames.RESULT, slot, kind, position, seconds, data)
+        if buffers is None:
+            self.channel.send(*head)
+        else:
+            self.channel.send_buffers(*head, buffers)
 
     def serve(self):
         """Handle frames until the parent is gone or there is no work for long."""
@@ -120,6 +132,16 @@ class WorkerServer:
             self.follow(serialize.loads(payload))
         elif kind == frames.FORGET:
             self.functions.clear()
+        elif kind == frames.SEGMENT:
+            self.mappings.learn(number, payload)
+        elif kind == frames.BASE:
+            received[number] = payload
+        elif kind == frames.DROP:
+            drop_base(number)
+        elif kind == frames.SHARED:
+            keep_shared(number, Inbox(payload, 1, self.store))
+        elif kind == frames.END:
+            self.end_call(*serialize.loads(payload))
 
     def start_batch(self):
         """Drop settings that a task has left behind."""
@@ -158,14 +180,8 @@ class WorkerServer:
 
     def run_tasks(self, slot, sequence, n, payload):
         self.start_batch()
-        table = payload[: n * TABLE_ENTRY.size]
-        view = memoryview(payload)
-        entries = []
-        offset = len(table)
-        for number, size in TABLE_ENTRY.iter_unpack(table):
-            entries.append((number, offset, offset + size))
-            offset += size
-        for number in {entry[0] for entry in entries}:
+        inbox = Inbox(payload, n, self.store)
+        for number in inbox.function_ids():
             if not self.functions[number].seen:
                 self.functions[number].seen = True
                 try:
@@ -174,12 +190,25 @@ class WorkerServer:
                     pass  # raised again for each task that needs it
 
         def load(position):
-            number, begin, end = entries[position]
-            function = self.functions[number].get()
-            args, kwargs = serialize.loads(view[begin:end])
+            function, args, kwargs = inbox.load_call(position)
+            if function is None:
+                function = self.functions[inbox.tasks[position][0]].get()
             return function, args, kwargs
 
-        self.runner.run_tasks(slot, sequence, load)
+        if not inbox.pieces:
+            self.runner.run_tasks(slot, sequence, load)
+            return
+        self.mappings.collect_if_asked()
+        try:
+            self.runner.run_tasks(slot, sequence, load, self.mappings.after_task)
+        finally:
+            inbox.close()
+
+    def end_call(self, slots, shares):
+        """Let go of what only the last call needed, and of what is no more."""
+        drop_shared(shares)
+        self.store.end_call()
+        self.mappings.close_slots(slots)
 
     # ---- following the parent -----------------------------------------------------
 
@@ -219,10 +248,12 @@ class WorkerServer:
 
 
 def _encode_error(exc, function, args, kwargs):
+    if type(exc) is CannotAttachError:
+        return None  # the task has not begun
     # needed only after a failure, and slow to import
-    from cypar.transport.exceptions import encode_exception
+    from cypar.transport.failures import encode_failure
 
-    return encode_exception(exc, function, args, kwargs)
+    return encode_failure(exc, function, args, kwargs)
 
 
 def _join_multiprocessing(authkey, tracker_fd, parent_pid):

@@ -1,0 +1,31 @@
+"""Copy, compare and fingerprint memory; nothing here needs the GIL."""
+
+from libc.stdint cimport int64_t, uint64_t
+
+cdef enum:
+    MAX_DIMS = 64  # of a NumPy array
+
+
+cdef struct Strided:
+    # A view whose elements do not lie next to each other.
+    const char* first              # address of the element with all indexes 0
+    Py_ssize_t itemsize
+    int ndim                       # at least 1
+    Py_ssize_t shape[MAX_DIMS]     # the axis with the longest stride first
+    Py_ssize_t strides[MAX_DIMS]
+
+
+# 0, or -errno when there is no space for pages that are not there yet
+cdef int fill(char* target, int fd, int64_t offset, const char* source, size_t n,
+              size_t n_ready, size_t n_touched, bint two_threads) noexcept nogil
+cdef int make_ready(char* target, int fd, int64_t offset, size_t n, size_t n_ready,
+                    size_t n_touched) noexcept nogil
+cdef void copy_strided(char* target, const Strided* source) noexcept nogil
+cdef bint equal_strided(const char* copy, const Strided* source) noexcept nogil
+cdef bint equal_samples(const char* copy, const char* source, size_t n,
+                        uint64_t seed, bint two_threads) noexcept nogil
+cdef bint equal_samples_strided(const char* copy, const Strided* source,
+                                uint64_t seed) noexcept nogil
+cdef uint64_t fingerprint(const char* data, size_t n) noexcept nogil
+cdef uint64_t next_random(uint64_t* state) noexcept nogil
+cdef uint64_t fingerprint_strided(const Strided* source) noexcept nogil

@@ -1,0 +1,5 @@
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+def share(obj: _T) -> _T: ...
