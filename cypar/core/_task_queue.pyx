@@ -35,7 +35,8 @@ from libc.stdint cimport int64_t, uint32_t
 
 from cypar.core._helper_threads cimport SPIN_NS, Parker
 from cypar.core._port cimport (
-    port_add32, port_load32, port_monotonic_ns, port_park, port_spin_step, port_unpark,
+    port_add32, port_load32, port_monotonic_ns, port_park, port_spin_step, port_store32,
+    port_unpark,
 )
 
 

@@ -5,14 +5,14 @@ import os
 
 import numpy as np
 import pytest
-from cypar.core._copying import common_ends
-from cypar.core._snapshot import Snapshot, copy_plain
 from hypothesis import given
 from hypothesis import strategies as st
 
 import cypar
 from cypar import Parallel, delayed, share
 from cypar.backends.pool.supervisor import pool
+from cypar.core._copying import common_ends
+from cypar.core._snapshot import Snapshot, copy_plain
 from cypar.transport import deltas, sharing
 
 
