@@ -7,7 +7,7 @@
 
 A chunk is claimed by one compare-and-swap on the index of the first unclaimed item.
 Its size is guided: what is left over four times the workers, but no less than some
-2 us and no more than some 10 ms of work, as the claimer's last chunk measured it.
+0.25 to 2 us and no more than some 10 ms of work, as the claimer's last chunk measured it.
 
 Guarantees:
 
@@ -37,8 +37,12 @@ from cypar.core._region cimport (
 # An item's time is kept in units of 1/16 ns; 0 stands for unknown.
 cdef uint64_t UNITS_PER_NS = 16
 cdef uint64_t MAX_PACE = 0xffffffff       # 0.27 s
-cdef int64_t GRAIN_NS = 2_000             # a chunk costs some 0.1 us to claim
-cdef int64_t ALONE_NS = 10_000            # the same where no helper was asked
+# Least work in a chunk, which costs some 0.1 us to claim. Short regions ...
+cdef int64_t SHORT_NS = 30_000
+cdef int64_t GRAIN_NS = 2_000
+cdef int64_t ALONE_NS = 10_000            # ... for which no helper was asked; ...
+cdef int64_t LEAST_NS = 250               # ... and long ones, in inverse proportion:
+# their last items may be far longer than those before, and only few should go together
 cdef int64_t FIRST_NS = 50_000            # a first chunk: the pace may be stale
 cdef int64_t CHUNK_NS = 10_000_000        # Ctrl-C and failures are seen between chunks
 cdef int64_t JOIN_NS = 700                # less work is not worth a second processor
@@ -62,6 +66,7 @@ cdef struct RangeJob:
     void* context
     Py_ssize_t n
     Py_ssize_t grain         # 0: chosen by time
+    int64_t work_ns          # what all items should take, 0 if unknown
     uint32_t pace            # of the worker that was last to finish a chunk
     char pad[64]             # the next field has a cache line of its own
     uint64_t next            # the first item that nobody has claimed
@@ -113,6 +118,7 @@ cdef int run_range(
     job.context = context
     job.n = n
     job.grain = max(grain, 0)
+    job.work_ns = work_ns
     job.pace = <uint32_t>seed
     job.next = 0
     open_region(&job.region, join, workers_for(n, job.grain, n_jobs))
@@ -208,9 +214,7 @@ cdef Py_ssize_t chunk_size(
     if course.pace == 0:
         least, most = 1, FIRST_ITEMS
     else:
-        least = items_in(
-            GRAIN_NS if port_load32(&job.region.n_tickets) else ALONE_NS, course.pace
-        )
+        least = items_in(grain_ns(job, course), course.pace)
         if course.last == 0:
             most = min(items_in(FIRST_NS, course.pace), MAX_FIRST_ITEMS)
         else:
@@ -218,6 +222,14 @@ cdef Py_ssize_t chunk_size(
     if job.grain != 0:
         least = job.grain
     return min(max(min(max(share, least), most), max(job.grain, 1)), left)
+
+
+cdef int64_t grain_ns(RangeJob* job, Course* course) noexcept nogil:
+    """Least work that is worth a chunk of its own."""
+    cdef int64_t work_ns = max(job.work_ns, time_of(job.n, course.pace))
+    if work_ns > SHORT_NS:
+        return max(GRAIN_NS * SHORT_NS // work_ns, LEAST_NS)
+    return GRAIN_NS if port_load32(&job.region.n_tickets) else ALONE_NS
 
 
 cdef void observe(RangeJob* job, Course* course, Py_ssize_t n_items) noexcept nogil:
