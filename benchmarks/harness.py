@@ -228,12 +228,15 @@ class Result:
     def figure(self, name, figure="value"):
         """Return a contender's median, or None; `name` may be a role.
 
-        A role of several contenders stands for the first of them.
+        A role of several contenders stands for the first of them. The figure "best"
+        is the best round's, for rows where only the others are disturbed by chance.
         """
         for summary in self.summaries.values():
             if name in (summary["name"], summary["role"]):
                 if figure == "value":
                     return summary["median"]
+                if figure == "best":
+                    return summary["max" if self.row.unit.more_is_better else "min"]
                 return summary["figures"].get(figure)
         return None
 

@@ -116,6 +116,19 @@ def test_bound_is_a_multiple_of_another_figure(harness, ours, expected):
     assert result.verdicts([bound]) == [("<= 0.3x joblib", expected)]
 
 
+@pytest.mark.parametrize(("unit", "expected"), [("SECONDS", 1.0), ("EFFICIENCY", 3.0)])
+def test_bound_on_the_best_round(harness, unit, expected):
+    values = iter([2.0, 3.0, 1.0])
+    contender = harness.Contender.simple(
+        "cypar", "cypar", lambda: None, judge=lambda *_: {"value": next(values)}
+    )
+    unit = getattr(harness, unit)
+    row = harness.Row("X1", "", unit, [contender], rounds=3, warm_up=False)
+    result = harness.measure(row, pedantic)
+    assert result.figure("cypar") == 2.0
+    assert result.figure("cypar", "best") == expected
+
+
 def test_bound_on_a_contender_that_was_not_measured_is_undecided(harness):
     result = measured(harness, harness.SECONDS, 1.0, 1.0)
     assert harness.at_most(1.0, of="nobody").reached(result) is None

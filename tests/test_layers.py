@@ -28,6 +28,7 @@ LAZY = {
     "cypar.transport.culprit",
     "cypar.transport.summary",
     "cypar.transport.exceptions",
+    "ctypes",
     "dask",
     "dataclasses",
     "distributed",

@@ -20,6 +20,7 @@ from cypar.backends.stall import CHECK_S, StallWatch, no_progress, progress_of
 from cypar.core import _helper_threads
 from cypar.core._draw_pace import DrawPace
 from cypar.core._helper_threads import Parker
+from cypar.core._thread_limits import limits_for
 from cypar.core._worker_loop import is_worker_thread, work
 from cypar.core.cpu import effective_n_jobs
 from cypar.core.errors import timeout_error
@@ -42,19 +43,38 @@ class ThreadBackend(Backend):
         call.source.fill()
         if call.outcomes.done or call.stopping:
             return
-        call.recruit = partial(_helper_threads.run, partial(work, call))
-        # with a timeout the caller must watch, and one helper more does its work
-        if is_worker_thread() and call.options.timeout_s is None:
-            call.joined = 1
-            call.open_gate()
+        limits = limits_for(_n_workers(call), call.options.inner_max_num_threads)
+        if limits is None:
+            _run(call, work)
+            return
+        limits.begin()
+        try:
+            _run(call, partial(limits.run, work))
+        finally:
+            limits.end()
+
+
+def _n_workers(call):
+    """Threads that will run tasks at once; few tasks leave each of them more cores."""
+    n_jobs = call.options.n_jobs
+    return min(n_jobs, call.source.drawn) if call.source.ended else n_jobs
+
+
+def _run(call, work):
+    """Run ``work(call, parker)`` on as many threads as it takes."""
+    call.recruit = partial(_helper_threads.run, partial(work, call))
+    # with a timeout the caller must watch, and one helper more does its work
+    if is_worker_thread() and call.options.timeout_s is None:
+        call.joined = 1
+        call.open_gate()
+        work(call, Parker())
+    else:
+        try:
+            call.start_worker()
+        except RuntimeError:  # no thread can be started: the caller works
+            call.recruit = None
             work(call, Parker())
-        else:
-            try:
-                call.start_worker()
-            except RuntimeError:  # no thread can be started: the caller works
-                call.recruit = None
-                work(call, Parker())
-        _wait(call)
+    _wait(call)
 
 
 def _pace(options):

@@ -21,6 +21,7 @@ from cypar.core._packing cimport (
 )
 from cypar.core._range_engine cimport range_body, run_range
 
+from cypar.core._thread_limits import limits_for
 from cypar.core.cpu import effective_n_jobs
 
 cdef enum Source:
@@ -113,10 +114,17 @@ cdef object map_rows(
     check_row_lengths(kernel, &job, views)
     out = set_out(kernel, &job, views, out)
     cdef range_body body = run_calls if kernel.loop.function == NULL else run_loop
-    if run_range(
-        body, &job, views.n_rows, n_least, workers, kernel.native.function
-    ) == -1:
-        reraise()
+    limits = limits_for(<int>min(<Py_ssize_t>workers, views.n_rows))
+    if limits is not None:
+        limits.begin()
+    try:
+        if run_range(
+            body, &job, views.n_rows, n_least, workers, kernel.native.function
+        ) == -1:
+            reraise()
+    finally:
+        if limits is not None:
+            limits.end()
     return out
 
 

@@ -21,6 +21,14 @@ cdef class NativeKernel:
             frame.slots[self.n_arguments] = self.hidden
         return 0
 
+    @property
+    def __name__(self):
+        return self.name
+
+    @property
+    def __qualname__(self):
+        return self.name
+
     def describe(self, at=None):
         """Name the kernel, or one of its arguments, for messages."""
         if at is None:

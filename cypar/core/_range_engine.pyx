@@ -7,7 +7,7 @@
 
 A chunk is claimed by one compare-and-swap on the index of the first unclaimed item.
 Its size is guided: what is left over four times the workers, but no less than some
-2 us and no more than some 10 ms of work, as the claimer's last chunk measured it.
+0.25 to 2 us and no more than some 10 ms of work, as the claimer's last chunk measured it.
 
 Guarantees:
 
@@ -16,12 +16,15 @@ Guarantees:
   nested regions cannot deadlock: who waits, waits for running chunks only.
 - What earlier regions of the same body cost only decides whether helpers are woken at
   once and how small the first chunks are; each worker corrects it after one chunk.
+- Short regions that follow each other closely count as one long region: helpers are
+  started and woken for them, and then spin from one to the next.
 
 Thread safety: any thread may submit, with or without the GIL.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 
+from cypar.core._helper_threads cimport SPIN_NS
 from cypar.core._port cimport (
     port_cas64, port_detach, port_load32, port_load64, port_monotonic_ns, port_store32,
     port_store64,
@@ -34,10 +37,16 @@ from cypar.core._region cimport (
 # An item's time is kept in units of 1/16 ns; 0 stands for unknown.
 cdef uint64_t UNITS_PER_NS = 16
 cdef uint64_t MAX_PACE = 0xffffffff       # 0.27 s
-cdef int64_t GRAIN_NS = 2_000             # a chunk costs some 0.1 us to claim
+# Least work in a chunk, which costs some 0.1 us to claim. Short regions ...
+cdef int64_t SHORT_NS = 30_000
+cdef int64_t GRAIN_NS = 2_000
+cdef int64_t ALONE_NS = 10_000            # ... for which no helper was asked; ...
+cdef int64_t LEAST_NS = 250               # ... and long ones, in inverse proportion:
+# their last items may be far longer than those before, and only few should go together
 cdef int64_t FIRST_NS = 50_000            # a first chunk: the pace may be stale
 cdef int64_t CHUNK_NS = 10_000_000        # Ctrl-C and failures are seen between chunks
 cdef int64_t JOIN_NS = 700                # less work is not worth a second processor
+cdef int64_t PAYS_NS = 4_000              # less gains little, even from one that spins
 cdef int64_t WAKE_NS = 15_000             # less work is over before a sleeper is there
 cdef int64_t START_NS = 100_000           # less work is not worth starting a thread
 cdef Py_ssize_t GROWTH = 16               # of a worker's chunks
@@ -57,6 +66,7 @@ cdef struct RangeJob:
     void* context
     Py_ssize_t n
     Py_ssize_t grain         # 0: chosen by time
+    int64_t work_ns          # what all items should take, 0 if unknown
     uint32_t pace            # of the worker that was last to finish a chunk
     char pad[64]             # the next field has a cache line of its own
     uint64_t next            # the first item that nobody has claimed
@@ -69,6 +79,8 @@ cdef struct Course:          # how one worker gets on
     Py_ssize_t done          # items of all its chunks
 
 cdef uint64_t _paces[N_PACES]   # upper half: which body; lower half: its pace
+cdef uint64_t _stream_began = 0     # when the first of some regions in a row began
+cdef uint64_t _stream_seen = 0      # when the last of them ended
 
 
 cdef int run_range(
@@ -94,7 +106,7 @@ cdef int run_range(
     cdef Worker me
     cdef Course course
     cdef int64_t began, work_ns
-    cdef bint is_known, is_long
+    cdef bint is_known, is_long, wants_threads
     cdef uint64_t seed
     if n <= 0:
         return 0
@@ -106,10 +118,15 @@ cdef int run_range(
     job.context = context
     job.n = n
     job.grain = max(grain, 0)
+    job.work_ns = work_ns
     job.pace = <uint32_t>seed
     job.next = 0
     open_region(&job.region, join, workers_for(n, job.grain, n_jobs))
-    if not is_known or work_ns >= START_NS:
+    wants_threads = not is_known or work_ns >= START_NS
+    if not wants_threads and work_ns >= PAYS_NS:
+        wants_threads = continues_stream(job.region.opened_at)
+        is_long = is_long or wants_threads
+    if wants_threads:
         get_helpers(&job.region)
     job.region.detached = port_detach()
     if is_long or work_ns >= JOIN_NS:
@@ -120,7 +137,19 @@ cdef int run_range(
     work(&job, &course, True)
     leave(&me)
     remember(key, seed, course.done, course.clock - began)
+    port_store64(&_stream_seen, course.clock)
     return close_region(&job.region)
+
+
+cdef bint continues_stream(int64_t now) noexcept nogil:
+    """Whether regions have followed each other closely for long enough.
+
+    Regions of several threads may be taken for one stream; they want helpers, too.
+    """
+    if now - <int64_t>port_load64(&_stream_seen) > SPIN_NS:
+        port_store64(&_stream_began, now)
+        return False
+    return now - <int64_t>port_load64(&_stream_began) > START_NS
 
 
 cdef int workers_for(Py_ssize_t n, Py_ssize_t grain, int n_jobs) noexcept nogil:
@@ -185,7 +214,7 @@ cdef Py_ssize_t chunk_size(
     if course.pace == 0:
         least, most = 1, FIRST_ITEMS
     else:
-        least = items_in(GRAIN_NS, course.pace)
+        least = items_in(grain_ns(job, course), course.pace)
         if course.last == 0:
             most = min(items_in(FIRST_NS, course.pace), MAX_FIRST_ITEMS)
         else:
@@ -193,6 +222,14 @@ cdef Py_ssize_t chunk_size(
     if job.grain != 0:
         least = job.grain
     return min(max(min(max(share, least), most), max(job.grain, 1)), left)
+
+
+cdef int64_t grain_ns(RangeJob* job, Course* course) noexcept nogil:
+    """Least work that is worth a chunk of its own."""
+    cdef int64_t work_ns = max(job.work_ns, time_of(job.n, course.pace))
+    if work_ns > SHORT_NS:
+        return max(GRAIN_NS * SHORT_NS // work_ns, LEAST_NS)
+    return GRAIN_NS if port_load32(&job.region.n_tickets) else ALONE_NS
 
 
 cdef void observe(RangeJob* job, Course* course, Py_ssize_t n_items) noexcept nogil:

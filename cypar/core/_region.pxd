@@ -16,6 +16,7 @@ cdef struct Region:
     bint counted            # the caller is counted in _n_callers
     uint32_t forked         # forks() when the region began
     void* detached          # the caller's thread state, if it let go of the GIL
+    int64_t opened_at       # when it began, in ns
     int64_t signals_at      # when to look for signals next
     int64_t recruit_at      # when to look for more helpers next
     uint32_t cancelled      # no chunk begins any more

@@ -112,6 +112,7 @@ cdef void open_region(Region* region, native_job join, int limit) noexcept nogil
     region.limit = limit
     region.on_main = port_thread_id() == _main_thread
     region.forked = forks()
+    region.opened_at = now
     region.signals_at = now + SIGNALS_NS
     region.recruit_at = now + RECRUIT_NS
     region.detached = NULL

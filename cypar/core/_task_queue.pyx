@@ -35,7 +35,8 @@ from libc.stdint cimport int64_t, uint32_t
 
 from cypar.core._helper_threads cimport SPIN_NS, Parker
 from cypar.core._port cimport (
-    port_add32, port_load32, port_monotonic_ns, port_park, port_spin_step, port_unpark,
+    port_add32, port_load32, port_monotonic_ns, port_park, port_spin_step, port_store32,
+    port_unpark,
 )
 
 from cypar.core.errors import TaskError, label
@@ -629,7 +630,11 @@ cdef class Call:
 
     def stop(self, how="abort"):
         """Stop drawing; with 'abort', outcomes no longer matter."""
-        self.stop_state = max(self.stop_state, ABORT if how == "abort" else DRAIN)
+        # atomic: kernels look at it without the GIL
+        port_store32(
+            <uint32_t*>&self.stop_state,
+            max(self.stop_state, ABORT if how == "abort" else DRAIN),
+        )
         self.outcomes.notify()
         self.wake()
 

@@ -134,7 +134,7 @@ def _from_capsule(capsule, signature, name=None):
             f"{capsule!r} has no name, so its signature is unknown: give one, as in "
             "Kernel(capsule, signature='double (double)')"
         )
-    name = name or "of a capsule"
+    name = name or "capsule"
     parsed = signatures.parse(signature or text, f"the kernel {name!r}")
     return Found(capsule_pointer(capsule), parsed, capsule, name)
 
@@ -184,7 +184,7 @@ _NUMBERS = {
 
 
 def _from_ctypes(function, signature, keep):
-    name = getattr(function, "__name__", "of ctypes")
+    name = getattr(function, "__name__", "ctypes function")
     address = ctypes.cast(function, ctypes.c_void_p).value
     if signature is not None:
         parsed = signatures.parse(signature, f"the kernel {name!r}")

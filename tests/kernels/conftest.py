@@ -27,6 +27,13 @@ setup(name=name, ext_modules=cythonize([extension], build_dir="c", quiet=True))
 """
 
 
+def pytest_collection_modifyitems(items):
+    """Let the compiler have its time: the limit is for what is tested."""
+    for item in items:
+        if "compile_native" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(60, func_only=True))
+
+
 @pytest.fixture(scope="session")
 def compile_native(tmp_path_factory):
     """Return a function that compiles native/<file> and imports the module."""

@@ -18,6 +18,10 @@ def test_a_row_sum(kernel):
     assert kernel("row_sum")(x, 3) == 3.0
 
 
+def test_a_kernel_has_its_functions_name(kernel):
+    assert kernel("row_sum").__name__ == kernel("row_sum").name == "row_sum"
+
+
 def test_a_kernel_writes_through_a_pointer(kernel):
     x = np.ones(5)
     assert kernel("scale")(x, 5, 3.0) is None

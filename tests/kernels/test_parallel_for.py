@@ -155,6 +155,28 @@ def test_n_jobs_is_a_maximum(bodies):
     assert set(slots) <= {0, 1}
 
 
+def test_short_loops_in_a_row_get_a_helper(bodies):
+    """Each of them alone would not be worth starting a thread."""
+    counts = zeros(32)
+    bodies.cover_often(counts, 32, 2, 1000, 10)  # what an item costs is known now
+    _helper_threads.retire()
+    deadline = time.monotonic() + 30
+    while _helper_threads.live_count() == 0:
+        bodies.cover_often(counts, 32, 2, 1000, 100)
+        assert time.monotonic() < deadline
+    assert len(set(counts)) == 1
+
+
+def test_short_loops_now_and_then_start_no_helper(bodies):
+    counts = zeros(32)
+    bodies.cover_often(counts, 32, 2, 1000, 10)
+    _helper_threads.retire()
+    for _ in range(100):
+        threading.Event().wait(0.001)
+        bodies.cover_often(counts, 32, 2, 1000, 1)
+    assert _helper_threads.live_count() == 0
+
+
 # ---- nesting -------------------------------------------------------------------
 
 

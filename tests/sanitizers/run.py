@@ -23,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-BODIES = ("engine_bodies", "group_bodies")
+BODIES = ("engine_bodies", "group_bodies", "kernel_functions")
 NATIVE = ROOT / "tests" / "kernels" / "native"
 
 LIBRARIES = {

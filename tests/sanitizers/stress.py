@@ -16,9 +16,13 @@ sys.path.insert(0, sys.argv[3])
 
 import engine_bodies as bodies
 import group_bodies as groups
+import kernel_functions
 
 import cypar
-from cypar import Parallel, delayed
+from cypar import Kernel, Parallel, delayed
+
+row_sum = Kernel(kernel_functions, "row_sum")
+fail_raise = Kernel(kernel_functions, "fail_raise", errors="exception")
 
 
 def cover(rng, n_jobs):
@@ -70,7 +74,34 @@ def python_tasks(rng, n_jobs):
     assert Parallel(n_jobs=2, backend="threading")(calls) == [25] * 4
 
 
-ACTIONS = [cover, nest, group, tree, fail, reduce, leave, python_tasks]
+def kernel_tasks(rng, n_jobs):
+    rows = [array.array("d", [i] * 5) for i in range(rng.randrange(1, 300))]
+    calls = (delayed(row_sum)(row, 5) for row in rows)
+    results = Parallel(n_jobs=n_jobs, backend="threading")(calls)
+    assert results == [5.0 * i for i in range(len(rows))]
+
+
+def failing_kernels(rng, n_jobs):
+    calls = (delayed(fail_raise)(i) for i in range(200))
+    try:
+        Parallel(n_jobs=n_jobs, backend="threading")(calls)
+    except ValueError:
+        return
+    raise AssertionError("an exception was lost")
+
+
+def map_kernel(rng, n_jobs):
+    n = rng.randrange(1, 20_000)
+    x = memoryview(array.array("d", range(2 * n))).cast("B").cast("d", (n, 2))
+    out = array.array("d", [0.0] * n)
+    row_sum.map(x, 2, out=out, n_jobs=n_jobs)
+    assert out[-1] == 4 * n - 3
+
+
+ACTIONS = [
+    *(cover, nest, group, tree, fail, reduce, leave, python_tasks),
+    *(kernel_tasks, failing_kernels, map_kernel),
+]
 
 
 def work(seed, seconds, rounds):

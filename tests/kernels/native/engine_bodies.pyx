@@ -67,6 +67,19 @@ def cover(int[::1] counts, Py_ssize_t n, Py_ssize_t grain=0, int n_jobs=-1,
     return c.chunks
 
 
+def cover_often(int[::1] counts, Py_ssize_t n, int n_jobs, long burn, int repeat):
+    """The same several times in a row."""
+    cdef Cover c
+    cdef int _turn
+    c.counts = &counts[0]
+    c.slots = NULL
+    c.burn = burn
+    c.chunks = 0
+    with nogil:
+        for _turn in range(repeat):
+            parallel_for(cover_body, &c, n, 0, n_jobs)
+
+
 def count_workers(int n_jobs):
     return worker_count(n_jobs)
 
