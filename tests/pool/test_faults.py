@@ -299,7 +299,7 @@ def test_a_timeout_kills_that_worker_only(two_workers, signals, late, mode):
         return i
 
     out = list(
-        Parallel(n_jobs=2, timeout=0.3, on_error="return", return_as=mode)(
+        Parallel(n_jobs=2, timeout=1.0, on_error="return", return_as=mode)(
             delayed(task)(i) for i in range(12)
         )
     )
