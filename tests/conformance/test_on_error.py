@@ -413,7 +413,7 @@ def test_late_tasks_fail_alone(parallel_engine, signals, mode):
             signals.wait("end")
         return i
 
-    parallel = parallel_engine.parallel(timeout=0.3, on_error="return", return_as=mode)
+    parallel = parallel_engine.parallel(timeout=0.6, on_error="return", return_as=mode)
     try:
         out = by_index(list(parallel(delayed(task)(i) for i in range(12))), mode)
     finally:
