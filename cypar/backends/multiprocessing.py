@@ -194,6 +194,8 @@ class MultiprocessingBackend(Backend):
             method = os.environ.get(variable, "").strip()
             if not method:
                 continue
+            if method == "exec":  # what the processes backend calls it
+                method = "spawn"
             if method not in methods:
                 raise ValueError(
                     f"{variable}={method!r} is no start method of this platform: "
