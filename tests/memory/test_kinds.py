@@ -46,6 +46,7 @@ class Buffered:
 
 
 def some_frame():
+    pytest.importorskip("pyarrow")  # else pandas keeps strings as objects
     pd = pytest.importorskip("pandas")
     return pd.DataFrame(
         {
