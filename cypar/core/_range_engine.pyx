@@ -7,7 +7,7 @@
 
 A chunk is claimed by one compare-and-swap on the index of the first unclaimed item.
 Its size is guided: what is left over four times the workers, but no less than some
-0.25 to 2 us and no more than some 10 ms of work, as the claimer's last chunk measured it.
+0.25 to 2 us and no more than some 10 ms of work, as the claimer's last chunk measured.
 
 Guarantees:
 

@@ -14,19 +14,19 @@ WAYS = {
     "Kernel.map": mandel.with_map,
     "parallel_for": mandel.with_parallel_for,
 }
-ROUNDS = 5
 
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m mandel", description=__doc__)
     parser.add_argument("--rows", type=int, default=600)
     parser.add_argument("--limit", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=9, help="the best one counts")
     options = parser.parse_args()
     steps = np.empty((options.rows, options.rows), "i8")
     expected = picture(steps, mandel.with_parallel_for, options.limit, 1)
     n = cpu_count()
     times = {}
-    for _ in range(ROUNDS):  # in turns, so that what disturbs one disturbs all
+    for _ in range(options.rounds):  # in turns, so that what disturbs one disturbs all
         for name, way in WAYS.items():
             for n_jobs in (1, n):
                 before = time.perf_counter()
@@ -40,7 +40,7 @@ def main():
     for (name, n_jobs), taken in best.items():
         speed = serial / taken
         bar = "#" * round(20 * speed)
-        print(f"{name:>12}, n_jobs={n_jobs}: {1e3 * taken:7.1f} ms {speed:5.2f} {bar}")
+        print(f"{name:>12}, n_jobs={n_jobs}: {1e3 * taken:7.2f} ms {speed:5.2f} {bar}")
     print(f"points inside: {escape.count_inside(steps, options.limit)}")
 
 
