@@ -16,6 +16,11 @@ from cypar.core._worker_loop import call_serial
 from cypar.core.errors import CyparWarning, attach_completed, label
 
 
+# After the last result the backend gives its workers back, so that the next call finds
+# them. A bound, since a thread that is late for its timeout may hold it up.
+END_S = 0.1
+
+
 class ResultGenerator:
     """Iterator over the results of a running call.
 
@@ -51,6 +56,7 @@ class ResultGenerator:
             raise
         error = self._call.outcomes.take_error()
         if error is None:
+            self._pump.wait(END_S)
             self._end()
             raise StopIteration
         if isinstance(error, StopIteration):  # it would pass for the end
@@ -114,8 +120,12 @@ class _Pump:
 
     def wait_if_foreign(self):
         """Wait until a backend of the user's is through: calls on it never overlap."""
-        if getattr(self.backend, "is_foreign", False) and self.thread != get_ident():
-            self.running.acquire()
+        if getattr(self.backend, "is_foreign", False):
+            self.wait(-1)
+
+    def wait(self, timeout_s):
+        """Wait until the backend is through, -1 for as long as it takes."""
+        if self.thread != get_ident() and self.running.acquire(timeout=timeout_s):
             self.running.release()
 
     def __call__(self, parker):
