@@ -119,6 +119,9 @@ class Backend:
         `run` is called in another thread when results come as a generator.
         """
 
+    def abandon(self, options):
+        """Undo `prepare` if `run` has not come: the call was stopped before."""
+
     def open(self, options):
         """Enter a with-block of `Parallel`; ``options`` are those of its calls."""
 

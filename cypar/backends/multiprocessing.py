@@ -91,9 +91,21 @@ class MultiprocessingBackend(Backend):
         self._prepared[id(options)] = (options, pool, block)
 
     def run(self, call):
-        if id(call.options) not in self._prepared:
+        prepared = self._prepared.pop(id(call.options), None)
+        if prepared is None:
+            if call.stopping:
+                return  # by Ctrl-C, before this thread came
             self.prepare(call.options)
-        _, pool, block = self._prepared.pop(id(call.options))
+            prepared = self._prepared.pop(id(call.options))
+        _, pool, block = prepared
+        finished = False
+        try:
+            self._run_on(pool, call)
+            finished = True
+        finally:
+            self._end(pool, block, finished)
+
+    def _run_on(self, pool, call):
         table = FunctionTable()
         options = call.options
         memory = CallMemory(
@@ -103,18 +115,26 @@ class MultiprocessingBackend(Backend):
             makes_patches=False,  # it is open which worker gets a task
         )
         call.source.capture = Capture(table, None, _explain, memory)
-        finished = False
         try:
             Dispatcher(call, pool, table).run()
-            finished = True
         finally:
             memory.close()
+
+    def _end(self, pool, block, finished):
+        """Let go of the pool of a call that is over."""
+        try:
             if not (finished and pool.is_usable()):
                 pool.kill()
+        finally:
             if block is None:
                 pool.close()
             else:
                 self._give_back(block)
+
+    def abandon(self, options):
+        _, pool, block = self._prepared.pop(id(options), (None, None, None))
+        if pool is not None:
+            self._end(pool, block, False)
 
     # ---- with-blocks ---------------------------------------------------------------
 

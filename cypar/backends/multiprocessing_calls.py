@@ -179,6 +179,9 @@ class Dispatcher:
             ticket, answer = completed.popleft()
             if ticket.batch is not None:
                 self.read_log(ticket)  # the answer was after the last record
+            if isinstance(answer, BrokenPipeError):
+                # No worker is left: `crashed` comes next and judges what was open.
+                continue
             if ticket.batch is not None:
                 self.read_answer(ticket, answer)
             ticket.in_flight = False

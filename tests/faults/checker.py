@@ -91,7 +91,10 @@ class _Judge:
         else:
             yield from self.some_results()
         if self.record.error is not None:
-            yield from self.error()
+            wrong = list(self.error())
+            if wrong:
+                wrong[-1] += "\n" + self.record.where
+            yield from wrong
         yield from self.bounds()
 
     # ---- how often tasks ran -------------------------------------------------------
@@ -282,8 +285,9 @@ class _Judge:
         elif error.task_index is None:
             if self.program.backend == "processes":
                 yield f"no task is named: {error}"
-        elif error.task_index not in self.started:
-            yield f"task {error.task_index} is blamed and never started"
+        elif not 0 <= error.task_index < self.record.n_tasks:
+            # it may lack a note: it begins before its arguments are loaded
+            yield f"task {error.task_index} is blamed, and there is none"
         if not self.record.trigger.killed:
             yield f"nobody was killed: {error!r}"
 

@@ -56,6 +56,7 @@ class Session:
         self.seed = seed
         self.folder = folder
         self.answer_fd = answer_fd
+        self.n_run = 0
         self.mountable = can_mount()
         self.resources = leak_check().Resources
 
@@ -65,7 +66,8 @@ class Session:
     def run(self, number):
         """Run one program and report the verdict."""
         program = make_program(self.seed, number)
-        folder = self.folder / str(number)
+        self.n_run += 1
+        folder = self.folder / f"{self.n_run}-{number}"
         folder.mkdir()
         self.say(begun=number, mountable=self.mountable)
         begun = time.monotonic()
@@ -140,6 +142,33 @@ class Session:
         return [f"stderr has {', '.join(words)}:\n{text[-4000:]}"]
 
 
+def print_calls(number, frame):
+    """Print the state of all calls that run; the handler of a signal."""
+    for thing in gc.get_objects():
+        if type(thing).__name__ == "Dispatcher":
+            call = thing.call
+            print(
+                f"call: drawn={call.source.drawn} ended={call.source.ended} "
+                f"pending={call.source.pending} has_task={call.source.has_task()} "
+                f"finished={call.outcomes.finished} stopping={call.stopping} "
+                f"window={call.source.window} exhausted={thing.exhausted}",
+                file=sys.stderr,
+            )
+            for place in getattr(thing, "workers", None) or thing.pool.tickets:
+                batches = [batch and (batch.n, batch.left) for batch in place.batches]
+                windows = [
+                    (place.page.claimed(slot), place.page.unclaimed(slot))
+                    for slot in (0, 1)
+                ]
+                print(
+                    f"  batches (n, left)={batches} (claimed, unclaimed)={windows} "
+                    f"{getattr(place, 'in_flight', '')} {getattr(place, 'pid', '')} "
+                    f"running {place.page.running_ns() / 1e9:.3f} s",
+                    file=sys.stderr,
+                )
+    sys.stderr.flush()
+
+
 def files_in(folder):
     """Return the files that are neither notes nor the list of children."""
     return [
@@ -154,6 +183,7 @@ def main():
     faulthandler.enable()
     # the driver asks for all stacks when a program does not end
     faulthandler.register(signal.SIGUSR1, all_threads=True)
+    signal.signal(signal.SIGUSR2, print_calls)
     session = Session(int(seed), Path(folder), int(answer_fd))
     for number in map(int, numbers):
         session.run(number)

@@ -181,7 +181,7 @@ class Child:
         if verdict is not None:
             on_verdict(verdict)
         shutil.rmtree(self.folder, ignore_errors=True)
-        return [n for n in self.numbers if n not in self.done]
+        return self.numbers[len(self.done) :]
 
     def _is_last(self):
         return len(self.done) == len(self.numbers)
@@ -257,15 +257,18 @@ class Child:
         seconds = time.monotonic() - self.begun_at
         if self.current is None:
             self.current = self.numbers[0]
-        self.process.send_signal(signal.SIGUSR1)
-        time.sleep(0.5)
+        for number in (signal.SIGUSR2, signal.SIGUSR1):
+            self.process.send_signal(number)
+            time.sleep(0.5)
+        stacks = self._stderr_tail()
         for pid in marked(self.mark):
             if pid != self.process.pid:
                 send(pid, signal.SIGABRT)  # faulthandler prints, then it ends
         time.sleep(0.5)
         self._kill_all()
         verdict = self._verdict([f"no end after {seconds:.0f} s"], seconds)
-        verdict.violations.append("stacks:\n" + self._stderr_tail())
+        verdict.violations.append("stacks of the program:\n" + stacks)
+        verdict.violations.append("stacks of its workers:\n" + self._stderr_tail())
         return verdict
 
     def _kill_all(self):
@@ -328,7 +331,7 @@ class Child:
 
     def _judge_ended_program(self, program):
         """Return the violations of a program that ended its own interpreter."""
-        folder = self.folder / str(program.number)
+        folder = self.folder / f"1-{program.number}"
         started = {}
         for note in read_notes(folder):
             if note.what == "started":

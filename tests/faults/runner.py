@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import warnings
 
 import tasks
@@ -34,6 +35,8 @@ class Record:
     complete : bool
         The list, or the whole generator, was had.
     error : BaseException or None
+    where : str
+        Its traceback.
     trigger : Trigger or None
     seconds : float
     ended_at : float
@@ -46,6 +49,7 @@ class Record:
         self.results = []
         self.complete = False
         self.error = None
+        self.where = ""
         self.trigger = None
         self.seconds = self.ended_at = 0.0
 
@@ -168,6 +172,9 @@ class Runner:
         except BaseException as error:
             record.ended_at = time.monotonic()
             record.error = error
+            record.where = "".join(traceback.format_exception(error))[-3000:]
+            # its frames hold the generator, which a program would drop with them
+            error.__traceback__ = None
         record.ended_at = record.ended_at or time.monotonic()
         record.seconds = record.ended_at - begun
         if is_faulty:

@@ -363,6 +363,8 @@ class Dispatcher:
                 continue  # lost while the events before were handled
             if event & select.POLLOUT:
                 self.flush(worker)
+                if worker not in self.workers:
+                    continue  # it took no more: its end has been handled
             if fd == worker.process.process_fd or event & ~select.POLLOUT:
                 self.reader.read(worker, ended=fd == worker.process.process_fd)
         self.check_deadlines()

@@ -26,6 +26,7 @@ from cypar.backends.pool.spawn import Process
 from cypar.backends.pool.state import snapshot
 from cypar.core._segment import Leases
 from cypar.core.cpu import cpu_count
+from cypar.transport.copies import disk_arena
 from cypar.transport.segments import arena
 
 START_TIMEOUT_S = 60.0  # a worker that is not ready by then is given up
@@ -172,6 +173,7 @@ class Pool:
             idle = list(self._idle)
         self.discard(idle)
         arena.trim(0)
+        disk_arena.trim(0)
 
     def close_at_exit(self):
         """Kill everything; nothing remains after the interpreter's end."""
@@ -212,7 +214,7 @@ class Pool:
             found = set(self._life or ())
             for worker in [*self._idle, *self._leased]:
                 found.update(worker.process.descriptors())
-        found.update(arena.descriptors())
+        found.update(arena.descriptors(), disk_arena.descriptors())
         return found
 
 
