@@ -7,11 +7,10 @@ Note = namedtuple("Note", "what call index pid time")
 
 
 def write_line(path, line):
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        os.write(fd, line.encode())
-    finally:
-        os.close(fd)
+    """Add a line to a file; lines of several processes never mix."""
+    # no descriptor of ours: Ctrl-C may come at any moment
+    with open(path, "ab", buffering=0) as file:
+        file.write(line.encode())
 
 
 def read_notes(folder):
