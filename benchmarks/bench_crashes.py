@@ -1,19 +1,25 @@
 """Crashes: a worker dies in the middle of a call.
 
 P11  time to the exception, and (recover_ms) from there to the next good result
+P11K a loop whose workers are killed 20 times, over the same loop without
 """
 
+import os
+import random
+import signal
+import threading
 import time
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 
 import joblib
-from contenders import end_loky, open_cf_processes, open_loky
-from harness import MILLISECONDS, N_JOBS, Contender, Row, at_most
+from contenders import end_loky, joblib_call, open_cf_processes, open_loky
+from harness import MILLISECONDS, N_JOBS, SECONDS, Contender, Row, at_most, settings
 from joblib.externals.loky.process_executor import TerminatedWorkerError
-from workloads import die, echo
+from workloads import die, echo, spin, spin_loops_per_second
 
 import cypar
+from cypar.backends.pool.supervisor import pool
 
 
 def bench_p11_dead_worker(measure):
@@ -38,10 +44,68 @@ def bench_p11_dead_worker(measure):
             ),
             crash("loky", "peer", lambda: by_executor(open_loky), BrokenExecutor),
         ],
-        aim=[at_most(3), at_most(35, figure="recover_ms")],
+        aim=[at_most(3), at_most(10, figure="recover_ms")],
         rounds=9,
     )
     measure(row)
+
+
+def bench_p11k_killed_workers(measure):
+    """1,000 tasks of 5 ms; 20 random moments at which a random worker gets SIGKILL.
+
+    No peer survives one of them; joblib is there for the loop without.
+    """
+    n, n_kills = settings.size(1000), settings.size(20, smallest=2)
+    loops = int(5e-3 * spin_loops_per_second())
+
+    def tasks(delayed):
+        return (delayed(spin)(loops) for _ in range(n))
+
+    def undisturbed():
+        results = cypar.Parallel(n_jobs=N_JOBS)(tasks(cypar.delayed))
+        assert len(results) == n
+
+    def killed():
+        with killer(n_kills, n * 5e-3 / N_JOBS):
+            call = cypar.Parallel(n_jobs=N_JOBS, retries=n_kills)
+            assert len(call(tasks(cypar.delayed))) == n
+
+    row = Row(
+        "P11K",
+        f"{n} tasks of 5 ms, {n_kills} SIGKILLs of workers",
+        SECONDS,
+        [
+            Contender.simple("cypar", "cypar", killed),
+            Contender.simple("cypar, no kills", "limit", undisturbed),
+            joblib_call(tasks, name="joblib, no kills"),
+        ],
+        must=[at_most(1.15, of="cypar, no kills")],
+        rounds=5,
+        budget_s=60,
+    )
+    measure(row)
+
+
+@contextmanager
+def killer(n_kills, seconds):
+    """Kill a worker at each of ``n_kills`` random moments of the next ``seconds``."""
+    end = threading.Event()
+    chance = random.Random()
+    start = time.perf_counter()
+    moments = sorted(chance.uniform(0, seconds) for _ in range(n_kills))
+
+    def kill():
+        for moment in moments:
+            end.wait(max(0.0, start + moment - time.perf_counter()))
+            leased = pool.pids()[1]
+            if leased:
+                os.kill(chance.choice(leased), signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    yield
+    end.set()
+    thread.join()
 
 
 def crash(name, role, open_calls, error):

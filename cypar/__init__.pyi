@@ -10,8 +10,10 @@ from cypar.core.cpu import cpu_count as cpu_count
 from cypar.core.errors import BadFileError as BadFileError
 from cypar.core.errors import CyparError as CyparError
 from cypar.core.errors import CyparWarning as CyparWarning
+from cypar.core.errors import NoProgressError as NoProgressError
 from cypar.core.errors import PoolStartError as PoolStartError
 from cypar.core.errors import RemoteError as RemoteError
+from cypar.core.errors import TaskError as TaskError
 from cypar.core.errors import TaskPicklingError as TaskPicklingError
 from cypar.core.errors import TaskTimeout as TaskTimeout
 from cypar.core.errors import TaskTraceback as TaskTraceback

@@ -19,6 +19,7 @@ _UNIT_BYTES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _MMAP_MODES = (None, "r", "r+", "w+", "c")
 _PREFERENCES = (None, "processes", "threads")
 _REQUIREMENTS = (None, "sharedmem")
+_ON_ERROR = ("raise", "return")
 
 
 def shown(value: object, max_length: int = 60) -> str:
@@ -179,6 +180,22 @@ def check_prefer(prefer: Any) -> str | None:
 def check_require(require: Any) -> str | None:
     """Return ``require`` if it is one of the constraints."""
     return _check_choice("require", require, _REQUIREMENTS)
+
+
+def check_on_error(on_error: Any) -> str:
+    """Return ``on_error`` if it is one of the two ways to treat a failed task."""
+    return _check_choice("on_error", on_error, _ON_ERROR)  # type: ignore[return-value]
+
+
+def parse_retries(retries: Any) -> int:
+    """Return how often a task may be started again after its worker died."""
+    number = as_number(retries)
+    if not isinstance(number, int) or number < 0:
+        raise ValueError(
+            f"retries must be an integer >= 0, got {shown(retries)}: it counts how "
+            "often a task is started again after its worker process died"
+        )
+    return min(number, MAX_COUNT)
 
 
 def check_hints(prefer: str | None, require: str | None) -> None:

@@ -33,6 +33,8 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "prefer": arguments.check_prefer,
     "require": arguments.check_require,
     "inner_max_num_threads": arguments.parse_inner_max_num_threads,
+    "on_error": arguments.check_on_error,
+    "retries": arguments.parse_retries,
 }
 
 _process_defaults: ConfigState | None = None  # set_config's; None: not looked at yet
@@ -72,6 +74,11 @@ class parallel_config:
         Take threads, unless the chosen backend shares memory with its tasks anyway.
     inner_max_num_threads : int, optional
         How many threads BLAS and OpenMP may use inside one task.
+    on_error : {'raise', 'return'}, optional
+        Whether the first failure ends a call, or a `TaskError` stands for each result
+        that is missing.
+    retries : int, optional
+        How often a task is started again after its worker process died.
     **backend_params
         Parameters for the backend, where it is given by name.
 
@@ -102,6 +109,8 @@ class parallel_config:
         prefer: str | None = None,
         require: str | None = None,
         inner_max_num_threads: int | None = None,
+        on_error: str | None = None,
+        retries: int | None = None,
         **backend_params: Any,
     ) -> None:
         fields = _parsed(
@@ -113,6 +122,8 @@ class parallel_config:
             prefer=prefer,
             require=require,
             inner_max_num_threads=inner_max_num_threads,
+            on_error=on_error,
+            retries=retries,
         )
         outer = config_state.current()
         if backend is not None:
@@ -211,16 +222,19 @@ def set_config(
     prefer: str | None = UNSET,
     require: str | None = UNSET,
     inner_max_num_threads: int | None = UNSET,
+    on_error: str | None = UNSET,
+    retries: int | None = UNSET,
 ) -> None:
     """Set defaults for the whole process, all threads included.
 
     They come after the arguments of a call and after `parallel_config`, and before
     the environment variables CYPAR_BACKEND and CYPAR_N_JOBS. Calls made inside tasks
-    take over none of backend, n_jobs, verbose, prefer and require.
+    take over none of backend, n_jobs, verbose, prefer, require, on_error and retries.
 
     Parameters
     ----------
-    backend, n_jobs, verbose, temp_folder, prefer, require, inner_max_num_threads
+    backend, n_jobs, verbose, temp_folder, prefer, require, inner_max_num_threads, \
+on_error, retries
         As in `parallel_config`; None goes back to cypar's own default.
     max_nbytes, mmap_mode
         As in `parallel_config`.
@@ -241,6 +255,8 @@ def set_config(
         prefer=prefer,
         require=require,
         inner_max_num_threads=inner_max_num_threads,
+        on_error=on_error,
+        retries=retries,
     )
     if backend is None:
         fields["backend"] = None

@@ -16,6 +16,7 @@ from cypar.core import config_state
 from cypar.core._helper_threads import is_shutting_down
 from cypar.core._task_queue import LIST, ORDERED, UNORDERED, Call
 from cypar.core._worker_loop import run_serial
+from cypar.core.errors import attach_completed
 from cypar.pre_dispatch import check_pre_dispatch, parse_pre_dispatch
 from cypar.progress import ProgressPrinter
 from cypar.results import ResultGenerator, SerialCall, SerialGenerator
@@ -59,6 +60,15 @@ class Parallel:
     return_as : {'list', 'generator', 'generator_unordered'}, default='list'
         'generator' gives results in order as they come; 'generator_unordered' in the
         order in which they finish. At most 1,000 results or 64 MB wait unread.
+    on_error : {'raise', 'return'}, default='raise'
+        What a task does to the call that fails: raises an exception, takes its worker
+        process with it, runs longer than ``timeout``, or cannot be sent. 'raise' ends
+        the call with an exception that knows the task (``task_index``,
+        ``task_function``, ``task_arguments``) and the other results that are there
+        (``completed``, by index). 'return' puts a `TaskError` in the result's place
+        and goes on.
+    retries : int, default=0
+        How often a task is started again after its worker process died.
 
     Raises
     ------
@@ -89,6 +99,8 @@ class Parallel:
         *,
         return_as="list",
         inner_max_num_threads=None,
+        on_error=resolution.ON_ERROR,
+        retries=resolution.RETRIES,
     ):
         if is_shutting_down():
             backend = SequentialBackend()  # nothing can be imported or started now
@@ -102,11 +114,15 @@ class Parallel:
             prefer,
             require,
             inner_max_num_threads,
+            on_error,
+            retries,
         )
         self._backend = self._resolved.backend
         self._is_foreign = getattr(self._backend, "is_foreign", False)
         self.n_jobs = self._resolved.n_jobs
         self.verbose = self._resolved.verbose
+        self.on_error = self._resolved.on_error
+        self.retries = self._resolved.retries
         self.timeout = arguments.parse_timeout(timeout)
         self.pre_dispatch = pre_dispatch
         self.batch_size = batch_size
@@ -179,10 +195,11 @@ class Parallel:
     def _run_serial(self, iterator):
         call = self._call = SerialCall()
         hook = self.print_progress if self._has_progress() else None
+        keep_errors = self.on_error == "return"
         if self.return_generator:
-            return SerialGenerator(call, iterator, hook, self._end_serial)
+            return SerialGenerator(call, iterator, hook, self._end_serial, keep_errors)
         try:
-            results = run_serial(iterator, call.results, hook)
+            results = run_serial(iterator, call.results, hook, keep_errors)
             call.ended = True
             return results
         finally:
@@ -221,13 +238,15 @@ class Parallel:
     def _run_list(self, call):
         try:
             self._backend.run(call)
-        except BaseException:
+        except BaseException as exc:
             call.stop("abort")
-            raise
-        finally:
             call.finish()
+            attach_completed(exc, call.outcomes.completed())
+            raise
+        call.finish()
         error = call.outcomes.take_error()
         if error is not None:
+            attach_completed(error, call.outcomes.completed())
             try:
                 raise error
             finally:
@@ -247,6 +266,9 @@ class Parallel:
             mmap_mode=resolved.mmap_mode,
             inner_max_num_threads=resolved.inner_max_num_threads,
             nesting_level=resolved.nesting_level + 1,
+            on_error=resolved.on_error,
+            retries=resolved.retries,
+            verbose=resolved.verbose,
         )
 
     def _make_call(self, iterator, options):

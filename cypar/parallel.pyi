@@ -28,6 +28,8 @@ class Parallel(Generic[_As]):
     batch_size: int | Literal["auto"]
     return_as: str
     return_generator: bool
+    on_error: str
+    retries: int
     @overload
     def __init__(
         self: Parallel[Literal["list"]],
@@ -45,6 +47,8 @@ class Parallel(Generic[_As]):
         *,
         return_as: Literal["list"] = "list",
         inner_max_num_threads: int | None = None,
+        on_error: Literal["raise", "return"] = "raise",
+        retries: int = 0,
     ) -> None: ...
     @overload
     def __init__(
@@ -63,6 +67,8 @@ class Parallel(Generic[_As]):
         *,
         return_as: _Stream,
         inner_max_num_threads: int | None = None,
+        on_error: Literal["raise", "return"] = "raise",
+        retries: int = 0,
     ) -> None: ...
     @overload
     def __call__(

@@ -35,9 +35,20 @@ class _DefaultInt(int):
 VERBOSE = _DefaultInt(0)
 MAX_NBYTES = _DefaultStr("1M")
 MMAP_MODE = _DefaultStr("r")
+ON_ERROR = _DefaultStr("raise")
+RETRIES = _DefaultInt(0)
 
 # In a task, these process-wide defaults do not hold: they were meant for the program.
-_NOT_IN_TASKS = ("backend", "backend_params", "n_jobs", "prefer", "require", "verbose")
+_NOT_IN_TASKS = (
+    "backend",
+    "backend_params",
+    "n_jobs",
+    "on_error",
+    "prefer",
+    "require",
+    "retries",
+    "verbose",
+)
 
 
 class Resolved:
@@ -55,6 +66,8 @@ class Resolved:
     mmap_mode : str or None
     prefer, require : str or None
     inner_max_num_threads : int or None
+    on_error : str
+    retries : int
     backend_params : mapping
         Parameters that a context gave for a built-in backend.
     nesting_level : int
@@ -69,8 +82,10 @@ class Resolved:
         "mmap_mode",
         "n_jobs",
         "nesting_level",
+        "on_error",
         "prefer",
         "require",
+        "retries",
         "temp_folder",
         "verbose",
     )
@@ -83,8 +98,10 @@ class Resolved:
         mmap_mode: str | None
         n_jobs: int
         nesting_level: int
+        on_error: str
         prefer: str | None
         require: str | None
+        retries: int
         temp_folder: str | None
         verbose: float
 
@@ -99,11 +116,13 @@ def resolve(
     prefer: Any = None,
     require: Any = None,
     inner_max_num_threads: Any = None,
+    on_error: Any = ON_ERROR,
+    retries: Any = RETRIES,
 ) -> Resolved:
     """Return what holds for a call with these arguments, here and now.
 
-    None means not given, except for ``max_nbytes`` and ``mmap_mode``, where the
-    constants of this module do.
+    None means not given, except for those parameters whose default is a constant of
+    this module, which then does.
 
     Raises
     ------
@@ -136,6 +155,12 @@ def resolve(
             )
     _set_n_jobs(call, n_jobs, state)
     _set_options(call, state, temp_folder, max_nbytes, mmap_mode, inner_max_num_threads)
+    call.on_error = (
+        state.on_error if on_error is ON_ERROR else arguments.check_on_error(on_error)
+    )
+    call.retries = (
+        state.retries if retries is RETRIES else arguments.parse_retries(retries)
+    )
     return call
 
 
@@ -210,6 +235,8 @@ def _merged(state: ConfigState) -> ConfigState:
             else merged.max_nbytes
         ),
         "mmap_mode": "r" if merged.mmap_mode is UNSET else merged.mmap_mode,
+        "on_error": merged.on_error or "raise",
+        "retries": merged.retries or 0,
     }
     merged = merged.replace(**missing)
     object.__setattr__(state, "merged", (defaults, merged))

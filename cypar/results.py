@@ -12,7 +12,8 @@ from _thread import allocate_lock, get_ident
 
 from cypar.core import _helper_threads
 from cypar.core._task_queue import as_task
-from cypar.core.errors import CyparWarning
+from cypar.core._worker_loop import call_serial
+from cypar.core.errors import CyparWarning, attach_completed, label
 
 
 class ResultGenerator:
@@ -49,12 +50,14 @@ class ResultGenerator:
             self.close()
             raise
         error = self._call.outcomes.take_error()
-        self._end()
         if error is None:
+            self._end()
             raise StopIteration
+        if isinstance(error, StopIteration):  # it would pass for the end
+            error = _no_end(error)
+        attach_completed(error, self._call.outcomes.completed())
+        self._end()
         try:
-            if isinstance(error, StopIteration):  # it would pass for the end
-                raise _no_end() from error
             raise error
         finally:
             error = None  # no cycle from the traceback to this frame and back
@@ -87,8 +90,16 @@ class ResultGenerator:
             )
 
 
-def _no_end():
-    return RuntimeError("a task raised StopIteration")
+def _no_end(cause):
+    error = RuntimeError("a task raised StopIteration")
+    error.__cause__ = cause
+    label(
+        error,
+        getattr(cause, "task_index", None),
+        getattr(cause, "task_function", None),
+        getattr(cause, "task_arguments", None),
+    )
+    return error
 
 
 class _Pump:
@@ -143,11 +154,12 @@ class SerialCall:
 class SerialGenerator:
     """Iterator over the results of ``n_jobs=1``, each computed when it is asked for."""
 
-    def __init__(self, call, iterator, hook, on_end):
+    def __init__(self, call, iterator, hook, on_end, keep_errors=False):
         self._call = call
         self._iterator = iterator
         self._hook = hook
         self._on_end = on_end
+        self._keep_errors = keep_errors
 
     def __iter__(self):
         return self
@@ -160,16 +172,18 @@ class SerialGenerator:
             if item is self:
                 self._call.ended = True
                 raise StopIteration
-            function, args, kwargs = as_task(item)
+            task = as_task(item)
             try:
-                value = function(*args, **kwargs)
+                value = call_serial(task, self._call.n_delivered, self._keep_errors)
             except StopIteration as exc:  # it would pass for the end
-                raise _no_end() from exc
+                raise _no_end(exc) from exc
             self._call.n_delivered += 1
             if self._hook is not None:
                 self._hook()
-        except BaseException:  # StopIteration too
+        except BaseException as exc:  # StopIteration too
             self.close()
+            if type(exc) is not StopIteration:
+                attach_completed(exc, ())  # all results were given to the consumer
             raise
         return value
 

@@ -30,8 +30,10 @@ class CallOptions:
     nesting_level : int
         Level of the tasks; the outermost call has tasks of level 1.
     on_error : {'raise', 'return'}
+        `Outcomes.put_error` acts on it.
     retries : int
         How often a task is started again after its worker died.
+    verbose : int or float
     """
 
     __slots__ = (
@@ -47,6 +49,7 @@ class CallOptions:
         "retries",
         "temp_folder",
         "timeout_s",
+        "verbose",
     )
 
     def __init__(
@@ -63,6 +66,7 @@ class CallOptions:
         nesting_level=1,
         on_error="raise",
         retries=0,
+        verbose=0,
     ):
         self.n_jobs = n_jobs
         self.batch_size = batch_size
@@ -76,6 +80,7 @@ class CallOptions:
         self.nesting_level = nesting_level
         self.on_error = on_error
         self.retries = retries
+        self.verbose = verbose
 
 
 class Backend:

@@ -12,9 +12,10 @@ import time
 from concurrent.futures import BrokenExecutor
 from queue import Empty, SimpleQueue
 
-from cypar.backends.remote_tasks import Failed, TaskBatch, with_index
+from cypar.backends.remote_tasks import Failed, TaskBatch
 from cypar.core._task_queue import END, LATER
 from cypar.core.errors import CyparError, WorkerCrash, timeout_error
+from cypar.core.traceback_text import describe_task
 
 SLICE_S = 0.05  # longest wait between two looks for timeouts and silent jobs
 
@@ -75,11 +76,13 @@ SILENT = _Silent()  # instead of a callback's argument
 class Flight:
     """One batch on its way; called when it is done."""
 
-    __slots__ = ("indexes", "job", "news", "since_s")
+    __slots__ = ("first", "indexes", "is_late", "job", "news", "since_s")
 
-    def __init__(self, indexes, news):
+    def __init__(self, indexes, news, first):
         self.indexes = indexes
         self.news = news
+        self.first = first  # task of the first index, to be named if it is late
+        self.is_late = False
         self.job = None
         self.since_s = time.monotonic()
 
@@ -134,15 +137,17 @@ class Driver:
         if self._is_over():
             return False
         # With a timeout no batch may wait for another: its start would not be known.
-        if call.options.timeout_s is not None and len(self.flights) >= self.slots:
+        timed = call.options.timeout_s is not None
+        if timed and len(self.flights) >= self.slots:
             return False
-        tasks = call.source.draw(call.options.batch_size or self._next_size())
+        size = call.options.batch_size or self._next_size()
+        tasks = call.source.draw(1 if timed else size)
         if tasks is LATER or tasks is END:
             return False
         port = self.port
         indexes = [index for index, _ in tasks]
         batch = TaskBatch([t for _, t in tasks], indexes, port.nested, port.context)
-        flight = Flight(indexes, self.news)
+        flight = Flight(indexes, self.news, tasks[0][1])
         self.flights[flight] = None
         try:
             flight.job = port.submit(batch, flight)
@@ -195,8 +200,13 @@ class Driver:
         now_s = time.monotonic()
         for flight in self.flights:
             index = flight.indexes[0]
-            if now_s - flight.since_s > timeout_s * len(flight.indexes):
-                self.call.outcomes.put_error(index, timeout_error(index, timeout_s))
+            if now_s - flight.since_s <= timeout_s or flight.is_late:
+                continue
+            # It keeps its slot until it returns: nobody else's worker can be stopped.
+            flight.is_late = True
+            error = timeout_error(index, timeout_s)
+            described = _describe(flight.first)
+            self.call.outcomes.put_error(index, error, "timeout", *described)
 
     # ---- taking in -----------------------------------------------------------------
 
@@ -240,13 +250,15 @@ class Driver:
             )
 
     def _fail(self, flight, exc):
+        kind = "exception"
         if isinstance(exc, BrokenExecutor):
+            kind = "crash"
             cause, exc = exc, self._crash(exc)
             exc.__cause__ = cause
         del self.flights[flight]
         flight.job = None
-        for index in flight.indexes:
-            self.call.outcomes.put_error(index, with_index(exc, flight.indexes[0]))
+        for index in reversed(flight.indexes):  # it knows the first one in the end
+            self.call.outcomes.put_error(index, exc, kind)
 
     def _crash(self, exc):
         """Return an error that tells which tasks a broken executor may have lost."""
@@ -257,6 +269,13 @@ class Driver:
             "backend='processes' goes on after such a loss",
             task_index=indexes[0] if indexes else None,
         )
+
+
+def _describe(task):
+    """Return (name of the function, text of the arguments) of a task."""
+    if type(task) is bytes:  # it was pickled when it was drawn
+        return None, None
+    return describe_task(*task)
 
 
 def _named(indexes):

@@ -18,7 +18,7 @@ class Facade:
         In batches.
     timeout : float or None
         In seconds.
-    verbose : int
+    verbose : int or float
     return_as : str
     return_generator : bool
     _backend : object
@@ -32,13 +32,13 @@ class Facade:
 
     return_as = "list"
     return_generator = False
-    verbose = 0
 
     def __init__(self, backend, options):
         self.n_jobs = options.n_jobs
         self.batch_size = options.batch_size or "auto"
         self.pre_dispatch = options.pre_dispatch or "all"
         self.timeout = options.timeout_s
+        self.verbose = options.verbose
         self._backend = backend
         self._id = uuid.uuid4().hex
         self._backend_kwargs = self._backend_args = {

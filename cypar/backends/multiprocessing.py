@@ -53,7 +53,7 @@ class MultiprocessingBackend(Backend):
     def _forget(self, pid):
         self._pid = pid
         self._lock = threading.Lock()
-        self._prepared = {}  # id(options) -> (options, pool, block or None)
+        self._prepared = {}  # id(options) -> (options, pool, its arguments, block)
         self._blocks = []  # with-blocks that are open
 
     def effective_n_jobs(self, n_jobs):
@@ -88,7 +88,7 @@ class MultiprocessingBackend(Backend):
             if block is not None:
                 self._give_back(block)
             raise
-        self._prepared[id(options)] = (options, pool, block)
+        self._prepared[id(options)] = (options, pool, arguments, block)
 
     def run(self, call):
         prepared = self._prepared.pop(id(call.options), None)
@@ -97,15 +97,16 @@ class MultiprocessingBackend(Backend):
                 return  # by Ctrl-C, before this thread came
             self.prepare(call.options)
             prepared = self._prepared.pop(id(call.options))
-        _, pool, block = prepared
+        _, pool, arguments, block = prepared
+        lent = _Lent(pool, arguments, block)
         finished = False
         try:
-            self._run_on(pool, call)
+            self._run_on(lent, call)
             finished = True
         finally:
-            self._end(pool, block, finished)
+            self._end(lent.pool, block, finished)
 
-    def _run_on(self, pool, call):
+    def _run_on(self, lent, call):
         table = FunctionTable()
         options = call.options
         memory = CallMemory(
@@ -116,7 +117,7 @@ class MultiprocessingBackend(Backend):
         )
         call.source.capture = Capture(table, None, _explain, memory)
         try:
-            Dispatcher(call, pool, table).run()
+            Dispatcher(call, lent.pool, table, lent.replace).run()
         finally:
             memory.close()
 
@@ -132,7 +133,7 @@ class MultiprocessingBackend(Backend):
                 self._give_back(block)
 
     def abandon(self, options):
-        _, pool, block = self._prepared.pop(id(options), (None, None, None))
+        _, pool, _, block = self._prepared.pop(id(options), (None, None, None, None))
         if pool is not None:
             self._end(pool, block, False)
 
@@ -212,6 +213,23 @@ class MultiprocessingBackend(Backend):
                 )
             return multiprocessing.get_context(method)
         return multiprocessing.get_context(None if sys.platform == "win32" else "fork")
+
+
+class _Lent:
+    """The pool that a call has, which it may lose."""
+
+    def __init__(self, pool, arguments, block):
+        self.pool = pool
+        self.arguments = arguments
+        self.block = block
+
+    def replace(self):
+        """Start a new pool instead of one that lost a worker; returns it."""
+        self.pool.kill()
+        self.pool = start(*self.arguments)
+        if self.block is not None:
+            self.block.pool = self.pool
+        return self.pool
 
 
 class _Block:

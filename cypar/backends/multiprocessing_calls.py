@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import time
 from _pickle import dumps as plain_dumps
-from signal import SIGKILL
 
+from cypar.backends.multiprocessing_losses import LEAVING_CHECK_S, Losses
 from cypar.backends.multiprocessing_worker import CHANGED, SLOT
 from cypar.backends.pool.outbox import Outbox
-from cypar.backends.pool.readings import crash_error
-from cypar.core import errors
 from cypar.core._batch import Batch, give, read_results, size_of
 from cypar.core._batch_estimator import BatchEstimator
 from cypar.core._status_page import KIND_REFUSED, listen, stop_listening
@@ -37,13 +35,16 @@ class Dispatcher:
     pool : WorkerPool
     table : FunctionTable
         That of the call's capture.
+    replace_pool : callable
+        () -> the pool that takes the place of one that has lost a worker.
     """
 
-    def __init__(self, call, pool, table):
+    def __init__(self, call, pool, table, replace_pool):
         self.call = call
         self.pool = pool
         self.table = table
         self.options = call.options
+        self.losses = Losses(self, replace_pool)
         self.replacements = {}  # blob by name -> reference by value
         self.estimator = BatchEstimator(DISPATCH_S)
         self.batch_size = max(1, self.options.batch_size)
@@ -55,17 +56,23 @@ class Dispatcher:
     def run(self):
         """Run the call; returns when it is done or stopped."""
         call = self.call
-        call.on_wake(self.pool.wake)
+        call.on_wake(self.wake)
         try:
             call.source.fill()
             while not self.is_over():
-                self.dispatch()
+                self.losses.replace_if_due()
+                if not self.pool.is_leaving:
+                    self.dispatch()
                 if self.is_over():
                     break
                 self.wait_and_read(self.timeout())
             self.settle()
         finally:
-            call.off_wake(self.pool.wake)
+            call.off_wake(self.wake)
+
+    def wake(self):
+        """Let the loop look again; from any thread."""
+        self.pool.wake()
 
     def is_over(self):
         return bool(self.call.stopping) or self.call.outcomes.done
@@ -106,7 +113,8 @@ class Dispatcher:
         outbox = Outbox(lambda *extra: extras.append(extra), ticket.leases)
         outbox.inline = self.inline
         message = b"".join(table_of(tasks, function_id, outbox))
-        payload = plain_dumps((functions, extras, len(tasks), message), 5)
+        content = (functions, extras, len(tasks), message, self.losses.survives)
+        payload = plain_dumps(content, 5)
         mean = len(payload) / len(tasks)
         self.task_bytes = max(mean, 0.5 * (self.task_bytes + mean))
         self.pool.submit(ticket, Batch(tasks), payload)
@@ -141,9 +149,11 @@ class Dispatcher:
     # ---- waiting -------------------------------------------------------------------
 
     def timeout(self):
-        """Return how long to wait for news, in ms; None for as long as it takes."""
+        """Return how long to wait for news, in ms."""
         busy = self.busy()
-        waits = []
+        waits = [self.losses.watch.check_s]
+        if self.pool.is_leaving:
+            waits.append(LEAVING_CHECK_S)
         if (
             self.exhausted
             and len(busy) < self.options.n_jobs
@@ -154,7 +164,7 @@ class Dispatcher:
             for ticket in busy:
                 running = ticket.page.running_ns() * 1e-9
                 waits.append(max(0.0, self.options.timeout_s - running) + 1e-3)
-        return min(waits) * 1e3 if waits else None
+        return min(waits) * 1e3
 
     def wait_and_read(self, timeout_ms):
         """Wait for news and take it all in."""
@@ -165,10 +175,7 @@ class Dispatcher:
         finally:
             stop_listening(pages)
         self.read()
-        if self.pool.dead:
-            self.crashed()
-        else:
-            self.check_deadlines()
+        self.losses.check()
 
     def read(self):
         """Take in all results and all answers that have come."""
@@ -179,9 +186,6 @@ class Dispatcher:
             ticket, answer = completed.popleft()
             if ticket.batch is not None:
                 self.read_log(ticket)  # the answer was after the last record
-            if isinstance(answer, BrokenPipeError):
-                # No worker is left: `crashed` comes next and judges what was open.
-                continue
             if ticket.batch is not None:
                 self.read_answer(ticket, answer)
             ticket.in_flight = False
@@ -197,6 +201,10 @@ class Dispatcher:
         """Take in what the log did not take; no task of the batch stays open."""
         batch, ticket.batches[SLOT] = ticket.batch, None
         outcomes = self.call.outcomes
+        if isinstance(answer, BrokenPipeError):
+            # all workers are dead, which `Losses` is about to see
+            self.call.source.give_back(list(filter(None, batch.tasks)))
+            return
         if isinstance(answer, BaseException):
             # the Pool's own failure: no memory, or an argument larger than it takes
             for index, _ in filter(None, batch.tasks):
@@ -217,6 +225,10 @@ class Dispatcher:
                 continue
             task = None  # its arguments' memory is free
             give(outcomes, index, result_kind, data, _decoded_error)
+        if batch.left:  # the worker ended the batch early, to bring large results
+            for position, task in enumerate(batch.tasks):
+                if task is not None:
+                    self.call.source.give_back(batch.take_back(position, position + 1))
         self.observe(batch)
 
     def send_by_value(self, batch, blob, module):
@@ -256,70 +268,7 @@ class Dispatcher:
             self.batch_size = size
             self.call.source.set_batch_size(size)
 
-    # ---- failures and ends ---------------------------------------------------------
-
-    def check_deadlines(self):
-        timeout_s = self.options.timeout_s
-        if timeout_s is None:
-            return
-        for ticket in self.busy():
-            if ticket.page.running_ns() > timeout_s * 1e9:
-                self.read()  # it may have just finished
-                running = _running(ticket)
-                if running is None or ticket.page.running_ns() <= timeout_s * 1e9:
-                    continue
-                self.pool.kill()  # no other worker may hold up the error
-                index = running[0]
-                error = errors.timeout_error(index, timeout_s)
-                self.call.outcomes.put_error(index, error)
-                return
-
-    def crashed(self):
-        """Fail the call: a worker has ended by itself."""
-        pool = self.pool
-        dead = list(pool.dead)
-        pool.kill()
-        self.read()
-        if self.is_over():
-            return
-        # others may have died by themselves, too, before they were killed
-        dead += [pid for pid, code in pool.exitcodes.items() if code != -SIGKILL]
-        found = False
-        for pid in dead:
-            running = self.running_task(pid)
-            if running is not None:
-                found = True
-                index, captured = running
-                error = crash_error(index, captured[0], pid, pool.exitcodes[pid])
-                self.call.outcomes.put_error(index, error)
-        if not found:
-            self.crashed_between_tasks(dead[0])
-
-    def running_task(self, pid):
-        """Return the (index, captured task) that a worker died of, or None."""
-        number = self.pool.on_ticket.get(pid, -1)
-        return _running(self.pool.tickets[number]) if number >= 0 else None
-
-    def crashed_between_tasks(self, pid):
-        exitcode = self.pool.exitcodes[pid]
-        if pid not in self.pool.ready:
-            raise errors.PoolStartError(
-                f"worker process {pid} ended before it was ready (exit code "
-                f"{exitcode}); its stderr says why. With the start methods 'spawn' and "
-                "'forkserver' a script needs `if __name__ == '__main__':` around what "
-                "it runs"
-            )
-        open_tasks = sorted(
-            index
-            for ticket in self.busy()
-            for index, _ in filter(None, ticket.batch.tasks)
-        )
-        shown = ", ".join(map(str, open_tasks[:20])) or "none"
-        raise errors.WorkerCrash(
-            f"worker process {pid} ended (exit code {exitcode}) between two tasks; "
-            f"tasks that were not finished: {shown}",
-            exitcode=exitcode,
-        )
+    # ---- the end -------------------------------------------------------------------
 
     def settle(self):
         """Stop what still runs: take back, and wait a moment for the rest."""
@@ -340,21 +289,8 @@ def _unclaimed(ticket):
     return ticket.page.unclaimed(SLOT)
 
 
-def _running(ticket):
-    """Return the task that was claimed last if it is not done, else None."""
-    claimed = ticket.page.claimed(SLOT)
-    if ticket.batch is None or claimed == 0:
-        return None
-    return ticket.batch.tasks[claimed - 1]
-
-
 def _decoded_error(index, data):
     # needed only after a failure, and slow to import
     from cypar.transport.exceptions import decode_exception
 
-    exc = decode_exception(bytes(data))
-    try:
-        exc.task_index = index
-    except Exception:
-        pass  # a class with __slots__ takes no attribute
-    return exc
+    return decode_exception(bytes(data))

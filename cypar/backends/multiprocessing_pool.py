@@ -77,6 +77,7 @@ class WorkerPool:
         self.dead = []  # pids of workers that ended by themselves
         self.exitcodes = {}  # by pid, once all are dead
         self.over = False
+        self.is_leaving = False  # a call hands out nothing more to it
         self.n_jobs = n_jobs
         self.tickets = []
         self.poll = select.poll()
@@ -223,10 +224,25 @@ class WorkerPool:
 
     def is_usable(self):
         """Whether all workers live and none runs tasks of a call that is over."""
-        if self.over or any(ticket.batch is not None for ticket in self.tickets):
+        if (
+            self.over
+            or self.is_leaving
+            or any(ticket.batch is not None for ticket in self.tickets)
+        ):
             return False
         self.wait(0)
         return not self.dead
+
+    def exitcode_of(self, pid):
+        """Return the exit code of a dead worker, or None."""
+        return _exitcode(self._process(pid))
+
+    def kill_worker(self, pid):
+        """Kill one worker; the Pool is to be left then."""
+        _kill(self._process(pid))
+
+    def _process(self, pid):
+        return next(p for p in self._context.processes if p.pid == pid)
 
     # ---- the end -------------------------------------------------------------------
 

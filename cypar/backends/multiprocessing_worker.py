@@ -78,6 +78,7 @@ class _Server:
         self.pid = os.getpid()
         self.functions = {}  # by blob
         self.large = []  # results of the running batch that did not fit into the log
+        self.page = None  # of the running batch, if it must lose no large results
         self.keep = shared
         self.limits = None
         parent = importlib.import_module("multiprocessing").parent_process()
@@ -106,19 +107,28 @@ class _Server:
     def keep_large(self, slot, position, kind, data, seconds, buffers):
         if buffers is not None:
             # copies: the Pool pickles the answer when all tasks of the batch are done
-            data = data, [
-                bytes(buffer) if kind == AS_BYTES else bytearray(buffer)
-                for kind, buffer in buffers
-            ]
+            data = (
+                data,
+                [
+                    bytes(buffer) if kind == AS_BYTES else bytearray(buffer)
+                    for kind, buffer in buffers
+                ],
+            )
         self.large.append((position, kind, data, seconds))
+        if self.page is not None:
+            # It is lost if this process dies before the batch has ended: end it now.
+            self.page.recall(SLOT, 0)
 
     def run(self, ticket, sequence, payload):
         """Run what is left of a batch; returns what the log did not take."""
         config_state.become_worker(self.level)  # drops settings a task left behind
         self.note(ticket)
         try:
-            functions, extras, n_tasks, message = serialize.loads(payload)
+            content = serialize.loads(payload)
+            functions, extras, n_tasks, message, survives = content
+            content = None
             store = self.stores[ticket]
+            self.page = self.keep.pages[ticket] if survives else None
             for kind, number, *parts in extras:
                 if kind == frames.SEGMENT:
                     store.mappings.learn(number, b"".join(parts))

@@ -13,7 +13,11 @@ from contextvars import copy_context
 
 from cypar.backends import registry
 from cypar.core import config_state
-from cypar.core.traceback_text import attach_task_traceback, format_task_traceback
+from cypar.core.traceback_text import (
+    attach_task_traceback,
+    format_task_traceback,
+    label_with_task,
+)
 from cypar.transport import serialize
 from cypar.transport.culprit import explain
 from cypar.transport.exceptions import decode_exception, encode_exception
@@ -227,17 +231,9 @@ class Failed:
         exc, task = self.exc, self.task
         if task is not None:  # it never left this process
             attach_task_traceback(exc, format_task_traceback(exc, *task))
-        return with_index(exc, index)
+            label_with_task(exc, index, task)
+        return exc
 
 
 def _load_failed(data):
     return Failed(decode_exception(data))
-
-
-def with_index(exc, index):
-    """Return ``exc``, which tells now which task it is of."""
-    try:
-        exc.task_index = index
-    except Exception:
-        pass  # a class with __slots__ takes no attribute
-    return exc

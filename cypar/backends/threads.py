@@ -16,6 +16,7 @@ from __future__ import annotations
 from functools import partial
 
 from cypar.backends.base import Backend
+from cypar.backends.stall import CHECK_S, StallWatch, no_progress, progress_of
 from cypar.core import _helper_threads
 from cypar.core._helper_threads import Parker
 from cypar.core._worker_loop import is_worker_thread, work
@@ -39,7 +40,8 @@ class ThreadBackend(Backend):
         if call.outcomes.done or call.stopping:
             return
         call.recruit = partial(_helper_threads.run, partial(work, call))
-        if is_worker_thread():
+        # with a timeout the caller must watch, and one helper more does its work
+        if is_worker_thread() and call.options.timeout_s is None:
             call.joined = 1
             call.open_gate()
             work(call, Parker())
@@ -55,20 +57,44 @@ class ThreadBackend(Backend):
 def _explain(exc, task):
     """Put the task's traceback with parameter values at the end of ``exc``'s chain."""
     # needed only after a failure, and slow to import
-    from cypar.core.traceback_text import attach_task_traceback, format_task_traceback
+    from cypar.core import traceback_text
 
-    function, args, kwargs = task
-    attach_task_traceback(exc, format_task_traceback(exc, function, args, kwargs))
+    text = traceback_text.format_task_traceback(exc, *task)
+    traceback_text.attach_task_traceback(exc, text)
+    traceback_text.label_with_task(exc, None, task)
     return exc
 
 
 def _wait(call):
     """Wait for the end of the call, looking at the timeout of running tasks."""
     timeout_s = call.options.timeout_s
-    if timeout_s is None:
-        call.outcomes.wait()
+    if timeout_s is None and call.outcomes.wait(CHECK_S):
         return
-    while not call.outcomes.wait(max(call.time_left(timeout_s), 1e-4)):
+    watch = StallWatch()
+    while not call.outcomes.wait(_slice(call, timeout_s, watch)):
+        if timeout_s is not None:
+            _find_late(call, timeout_s)
+        if watch.is_over_limit(call.is_stalled(), progress_of(call)):
+            raise no_progress(call, watch.limit_s)
+
+
+def _slice(call, timeout_s, watch):
+    """Return how long to wait before the next look, in seconds."""
+    if timeout_s is None:
+        return watch.check_s
+    return min(max(call.time_left(timeout_s), 1e-4), watch.check_s)
+
+
+def _find_late(call, timeout_s):
+    """Give late tasks their outcome; their threads go on, and others join instead."""
+    late = call.overdue(timeout_s)
+    while late is not None:
+        # needed only after a failure, and slow to import
+        from cypar.core.traceback_text import describe_task
+
+        task = call.give_up(late)
+        described = (None, None) if task is None else describe_task(*task)
+        error = timeout_error(late, timeout_s)
+        call.outcomes.put_error(late, error, "timeout", *described)
+        call.start_worker()
         late = call.overdue(timeout_s)
-        if late is not None:
-            call.outcomes.put_error(late, timeout_error(late, timeout_s))

@@ -11,6 +11,7 @@ cdef struct PageHeader:
     uint64_t log_begin[8]      # [0]: bytes of the result log read; parent
     uint64_t rings[8]          # [0]: messages sent to the worker; parent
     uint64_t listening[8]      # [0]: 1 while the parent waits for a message; parent
+    uint64_t waiting[8]        # [0]: 1 while the worker waits for a message; worker
     uint64_t collect[8]        # [0]: times the parent asked for a collection; parent
 
 

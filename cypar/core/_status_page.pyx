@@ -163,6 +163,10 @@ cdef class StatusPage:
             return 0
         return max(1, port_monotonic_ns() - <int64_t>started)
 
+    def is_waiting(self):
+        """Whether the worker waits for a message: it runs nothing and loads nothing."""
+        return port_load64(&self.page.waiting[0]) != 0
+
     def ring(self):
         """Count a message that was sent, for a worker that spins."""
         port_store64(&self.page.rings[0], self.page.rings[0] + 1)
@@ -191,6 +195,10 @@ cdef class StatusPage:
     def collections_asked(self):
         """Number of times the parent has asked for a collection."""
         return port_load64(&self.page.collect[0])
+
+    def set_waiting(self, bint waits):
+        """Note that the worker begins or ends to wait for a message."""
+        port_store64(&self.page.waiting[0], waits)
 
     def rings(self):
         """Number of messages that the parent has sent so far."""

@@ -19,7 +19,7 @@ cdef class TaskSource:
     cdef readonly Py_ssize_t drawn    # tasks drawn so far
     cdef readonly Py_ssize_t window   # tasks that may be drawn but not finished
     cdef readonly Py_ssize_t pre_dispatch  # batches; 0 means all
-    cdef bint drawing                 # a thread is inside the user's iterator
+    cdef readonly bint drawing        # a thread is inside the user's iterator
     cdef readonly bint ended
 
     cdef bint has_room(self) noexcept
@@ -38,6 +38,7 @@ cdef class Outcomes:
     cdef object queue                 # UNORDERED: deque of (index, value, bytes)
     cdef set open                     # UNORDERED: drawn indexes without an outcome
     cdef readonly dict errors         # index -> exception
+    cdef readonly dict lost           # index -> starts that a worker did not survive
     cdef readonly Py_ssize_t finished   # tasks with an outcome
     cdef readonly Py_ssize_t delivered  # results that the consumer has taken
     cdef readonly Py_ssize_t dropped    # late or second outcomes
@@ -73,6 +74,8 @@ cdef class Call:
     cdef list wakers                  # functions of backends that wait elsewhere
     cdef list sleeping                # Parkers of worker threads without a task
     cdef list members                 # Parkers of all worker threads in the call
+    cdef list late                    # of those whose task has timed out
+    cdef dict timed                   # index -> running task, if there is a timeout
     cdef Py_ssize_t n_jobs            # worker threads that may join
     cdef public Py_ssize_t joined            # worker threads asked to join so far
     cdef readonly bint over           # the backend is through with the call

@@ -37,6 +37,8 @@ from cypar.core._port cimport (
     port_add32, port_load32, port_monotonic_ns, port_park, port_spin_step, port_unpark,
 )
 
+from cypar.core.errors import TaskError, label
+
 
 class _Marker:
     """A constant that prints its own name."""
@@ -66,6 +68,7 @@ cdef enum:
     ABORT = 2   # outcomes no longer matter
 
 cdef Py_ssize_t UNLIMITED = <Py_ssize_t>1 << 62
+cdef Py_ssize_t ERROR_BYTES = 1000  # that an unread TaskError counts for
 cdef int64_t SLICE_NS = 50_000_000  # longest wait between two looks for signals
 
 
@@ -194,7 +197,7 @@ cdef class TaskSource:
                 self.push(_SKIP)
                 self.drawn += 1
                 self.call.outcomes.drew(index)
-                self.call.outcomes.put_error(index, exc)
+                self.call.outcomes.fail_unsent(index, exc, item)
                 return 1
         self.push(item)
         self.drawn += 1
@@ -296,6 +299,7 @@ cdef class Outcomes:
         self.queue = deque()
         self.open = set()
         self.errors = {}
+        self.lost = {}
         self.max_unread = max_unread
         self.max_unread_bytes = max_unread_bytes
 
@@ -352,8 +356,29 @@ cdef class Outcomes:
             self.notify()
             self.settle()
 
-    def put_error(self, Py_ssize_t index, exc):
-        """Give task ``index`` an error; it stops the call. From any thread."""
+    def put_error(
+        self, Py_ssize_t index, exc, kind="exception", function=None, arguments=None,
+    ):
+        """Give task ``index`` an error. From any thread.
+
+        It stops the call, or is a result: as the option ``on_error`` says.
+
+        Parameters
+        ----------
+        exc : BaseException
+        kind : {'exception', 'crash', 'timeout', 'pickling'}
+        function, arguments : str, optional
+            What the exception does not know yet of its task.
+        """
+        label(exc, index, function, arguments)
+        if self.call.options.on_error == "return":
+            if function is None:
+                function = getattr(exc, "task_function", None)
+                arguments = getattr(exc, "task_arguments", None)
+            attempts = 0 if kind == "pickling" else 1 + self.lost.get(index, 0)
+            error = TaskError(index, kind, exc, function, arguments, attempts)
+            self.put(index, error, ERROR_BYTES)
+            return
         with self.lock:
             if self.call.over or index in self.errors or not self._open_still(index):
                 self.dropped += 1
@@ -361,6 +386,13 @@ cdef class Outcomes:
             self.errors[index] = exc
             self.finished += 1
         self.call.stop("abort")
+
+    def fail_unsent(self, Py_ssize_t index, exc, task):
+        """Give task ``index`` an error that came when it was made ready to be sent."""
+        # needed only after a failure, and slow to import
+        from cypar.core.traceback_text import describe_task
+
+        self.put_error(index, exc, "pickling", *describe_task(*task))
 
     def _open_still(self, Py_ssize_t index):
         if self.mode == LIST:
@@ -394,7 +426,7 @@ cdef class Outcomes:
         return results
 
     def completed(self):
-        """Results that are finished, as {index: value}."""
+        """Results that are finished and not taken yet, as {index: value}."""
         if self.mode == LIST:
             return {
                 i: value for i, value in enumerate(self.results) if value is not _UNSET
@@ -541,6 +573,8 @@ cdef class Call:
         self.wakers = []
         self.sleeping = []
         self.members = []
+        self.late = []
+        self.timed = {}
         self.outcomes = Outcomes(self, mode, max_unread, max_unread_bytes)
         self.outcomes.lock = RLock()
         self.source = TaskSource(
@@ -579,6 +613,7 @@ cdef class Call:
         self.recruit = None
         self.explain = None
         self.task_context = None
+        self.timed.clear()
         self.wakers.clear()
         self.outcomes.hook = None
         self.source.close()
@@ -658,3 +693,36 @@ cdef class Call:
             if parker.task_index >= 0 and now - parker.started_ns > timeout_s * 1e9:
                 return parker.task_index
         return None
+
+    def give_up(self, Py_ssize_t index):
+        """Let another thread take the place of the one that runs task ``index``.
+
+        A thread cannot be stopped: it leaves the call when its task returns.
+
+        Returns
+        -------
+        tuple
+            The task: (function, args, kwargs).
+        """
+        cdef Parker parker
+        for parker in self.members:
+            if parker.task_index == index:
+                parker.task_index = -1
+                self.late.append(parker)
+                self.joined -= 1
+                break
+        return self.timed.pop(index, None)
+
+    def is_stalled(self):
+        """Whether tasks are open that nobody runs, draws or waits to run.
+
+        True for a moment now and then; if it stays so, something is wrong.
+        """
+        cdef TaskSource source = self.source
+        if self.stop_state != RUNNING or self.over or source.drawing:
+            return False
+        if len(self.sleeping) + len(self.late) < len(self.members):
+            return False
+        return source.has_task() or (
+            source.drawn - source.pending > self.outcomes.finished
+        )

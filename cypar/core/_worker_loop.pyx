@@ -19,6 +19,7 @@ from cypar.core._port cimport port_monotonic_ns
 from cypar.core._task_queue cimport Call, Outcomes, TaskSource
 
 from cypar.core._task_queue import as_task
+from cypar.core.errors import TaskError, attach_completed
 
 cdef Py_ssize_t _ALL = <Py_ssize_t>1 << 62  # until the window is full
 cdef object _local = threading.local()  # .depth: worker loops on this thread's stack
@@ -34,6 +35,10 @@ cdef object _call(tuple task):
 def is_worker_thread():
     """Whether the current thread is inside a worker loop."""
     return getattr(_local, "depth", 0) > 0
+
+
+cdef bint _is_main_thread():
+    return threading.current_thread() is threading.main_thread()
 
 
 def work(Call call, parker):
@@ -64,6 +69,8 @@ cdef int _loop(Call call, Parker me) except -1:
     cdef PyObject* payload
     cdef tuple task
     cdef list batch = []
+    if timed:
+        size = 1  # no task waits behind one that may turn out to be late
     while call.stop_state == 0:
         payload = source.pop(&index)
         if payload == NULL:
@@ -87,6 +94,9 @@ cdef int _loop(Call call, Parker me) except -1:
                 call.wake_one()
             _run(call, outcomes, me, index, task, timed)
             task = None  # a sleeping worker keeps no arguments alive
+            if timed and me in call.late:
+                call.late.remove(me)
+                break  # another thread has taken its place
         else:
             batch.append((index, task))
             task = None
@@ -113,20 +123,30 @@ cdef int _run(Call call, Outcomes outcomes, Parker me, Py_ssize_t index,
     """Run one claimed task and store its outcome."""
     cdef object value
     if timed:
+        call.timed[index] = task
         me.started_ns = port_monotonic_ns()
         me.task_index = index
     try:
         value = _call(task)
     except BaseException as exc:
         if timed:
-            me.task_index = -1
+            _ran(call, me, index)
+        if isinstance(exc, KeyboardInterrupt) and _is_main_thread():
+            call.fail(exc)  # Ctrl-C, where the caller itself works
+            return 0
         if call.explain is not None:
             exc = call.explain(exc, task)
         outcomes.put_error(index, exc)
         return 0
     if timed:
-        me.task_index = -1
+        _ran(call, me, index)
     outcomes.put(index, value, -1)
+    return 0
+
+
+cdef int _ran(Call call, Parker me, Py_ssize_t index) except -1:
+    me.task_index = -1
+    call.timed.pop(index, None)
     return 0
 
 
@@ -158,7 +178,7 @@ cdef int _run_batch(Call call, Outcomes outcomes, Parker me, list batch,
 # ---- n_jobs=1 ----------------------------------------------------------------
 
 
-def run_serial(iterator, list results, hook):
+def run_serial(iterator, list results, hook, bint keep_errors=False):
     """The loop of ``n_jobs=1``: no thread, no queue, nothing pickled.
 
     Parameters
@@ -168,14 +188,56 @@ def run_serial(iterator, list results, hook):
         Results are appended to it, so that others can count them.
     hook : callable or None
         Called after each finished task.
+    keep_errors : bool
+        Put a `TaskError` where a task failed, and go on.
     """
     cdef object item
-    for item in iterator:
-        if not (type(item) is tuple and len(<tuple>item) == 3
-                and type((<tuple>item)[1]) is tuple
-                and type((<tuple>item)[2]) is dict):
-            item = as_task(item)
-        results.append(_call(<tuple>item))
-        if hook is not None:
-            hook()
+    cdef tuple task = None
+    try:
+        for item in iterator:
+            if not (type(item) is tuple and len(<tuple>item) == 3
+                    and type((<tuple>item)[1]) is tuple
+                    and type((<tuple>item)[2]) is dict):
+                item = as_task(item)
+            task = <tuple>item
+            if keep_errors:
+                results.append(call_serial(task, len(results), True))
+            else:
+                results.append(_call(task))
+            task = None
+            if hook is not None:
+                hook()
+    except BaseException as exc:
+        if task is not None and not keep_errors:
+            _label(exc, len(results), task)
+        attach_completed(exc, enumerate(results))
+        raise
     return results
+
+
+def call_serial(tuple task, Py_ssize_t index, bint keep_errors):
+    """Call one task; returns its result, or a `TaskError` if errors are kept."""
+    try:
+        return _call(task)
+    except BaseException as exc:
+        # In the caller's thread this is Ctrl-C, as a rule: it must end the loop.
+        if not keep_errors or isinstance(exc, KeyboardInterrupt):
+            _label(exc, index, task)
+            raise
+        error = exc
+    # needed only after a failure, and slow to import
+    from cypar.core.traceback_text import attach_task_traceback, format_task_traceback
+
+    attach_task_traceback(error, format_task_traceback(error, *task))
+    _label(error, index, task)
+    return TaskError(
+        index, "exception", error,
+        getattr(error, "task_function", None), getattr(error, "task_arguments", None),
+    )
+
+
+def _label(exc, index, task):
+    # needed only after a failure, and slow to import
+    from cypar.core.traceback_text import label_with_task
+
+    label_with_task(exc, index, task)

@@ -67,8 +67,10 @@ class ConfigState:
         "mmap_mode",
         "n_jobs",
         "nesting_level",
+        "on_error",
         "prefer",
         "require",
+        "retries",
         "temp_folder",
         "verbose",
     )
@@ -82,8 +84,10 @@ class ConfigState:
         mmap_mode: Any
         n_jobs: int | None
         nesting_level: int
+        on_error: str | None
         prefer: str | None
         require: str | None
+        retries: int | None
         temp_folder: str | None
         verbose: Any
 

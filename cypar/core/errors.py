@@ -8,6 +8,9 @@ import (`multiprocessing`, `concurrent.futures`, `pickle`) are built on first us
 from __future__ import annotations
 
 import sys
+from _pickle import dumps, loads  # `pickle` is slow to import
+
+MAX_SHOWN = 1000  # characters of an exception's text inside of another's
 
 
 class CyparError(Exception):
@@ -31,20 +34,36 @@ class WorkerCrash(CyparError, RuntimeError):
         Exit status of the worker; ``-n`` means killed by signal ``n``.
     attempts : int
         How often the task was started in all.
+    arguments : str or None
+        Short text of its arguments.
     """
 
     def __init__(
-        self, message, task_index=None, function=None, exitcode=None, attempts=1
+        self,
+        message,
+        task_index=None,
+        function=None,
+        exitcode=None,
+        attempts=1,
+        arguments=None,
     ):
         super().__init__(message)
         self.task_index = task_index
         self.function = function
         self.exitcode = exitcode
         self.attempts = attempts
+        self.arguments = arguments
 
     def __reduce__(self):
         fields = (self.task_index, self.function, self.exitcode, self.attempts)
-        return type(self), (*self.args, *fields)
+        return type(self), (*self.args, *fields, self.arguments)
+
+
+class NoProgressError(CyparError, RuntimeError):
+    """Tasks wait, no worker runs one, and nothing happens: an error in cypar itself.
+
+    The message ends with the state of the workers and the stacks of all threads.
+    """
 
 
 class PoolStartError(CyparError, RuntimeError):
@@ -82,6 +101,145 @@ class TaskTraceback(CyparError):
         return "\n" + "".join(map(str, self.args))
 
 
+class TaskError(CyparError, RuntimeError):
+    """Stands in the results for a task that failed, under ``on_error='return'``.
+
+    It is false, so that ``if result:`` does not take it for a result, and an
+    exception, so that ``raise result`` shows the whole chain.
+
+    Attributes
+    ----------
+    index : int
+        Position of the task in the input.
+    kind : {'exception', 'crash', 'timeout', 'pickling'}
+        What happened: the task raised, its worker process died, it ran longer than
+        ``timeout``, or it could not be sent to a worker.
+    exception : BaseException
+        What ``on_error='raise'`` would have raised.
+    function : str or None
+        Name of the task's function.
+    arguments : str or None
+        Short text of its arguments.
+    attempts : int
+        How often the task was started.
+
+    Examples
+    --------
+    >>> from cypar import Parallel, TaskError, delayed
+    >>> out = Parallel(on_error='return')(delayed(int)(x) for x in ['1', 'two', '3'])
+    >>> [x for x in out if not isinstance(x, TaskError)]
+    [1, 3]
+    >>> out[1]
+    TaskError(index=1, kind='exception', int('two'), ValueError)
+    """
+
+    def __init__(
+        self, index, kind, exception, function=None, arguments=None, attempts=1
+    ):
+        super().__init__(index, kind)
+        self.index = index
+        self.kind = kind
+        self.exception = exception
+        self.function = function
+        self.arguments = arguments
+        self.attempts = attempts
+        self.__cause__ = exception
+
+    @property
+    def traceback(self):
+        """Text of the traceback where the task ran, or an empty string."""
+        exc, seen = self.exception, set()
+        while exc is not None and id(exc) not in seen:
+            if isinstance(exc, TaskTraceback):
+                return str(exc)
+            seen.add(id(exc))
+            exc = exc.__cause__ or exc.__context__
+        return ""
+
+    def __bool__(self):
+        return False
+
+    def __repr__(self):
+        return (
+            f"TaskError(index={self.index}, kind={self.kind!r}, {self._call()}, "
+            f"{type(self.exception).__name__})"
+        )
+
+    def __str__(self):
+        try:
+            text = str(self.exception)
+        except Exception as failure:  # the user's __str__
+            text = f"<str() raised {type(failure).__name__}>"
+        if len(text) > MAX_SHOWN:
+            text = f"{text[:MAX_SHOWN]}..."
+        name = type(self.exception).__name__
+        return f"task {self.index}, {self._call()}: {name}: {text}"
+
+    def _call(self):
+        return f"{self.function or 'its function'}({self.arguments or ''})"
+
+    def __reduce__(self):
+        exception = _portable(self.exception)
+        fields = (self.index, self.kind, exception, self.function, self.arguments)
+        text = "" if exception is None else self.traceback
+        return _rebuild_task_error, (type(self), *fields, self.attempts, text)
+
+
+def _portable(exc):
+    """Return ``exc`` if it can be pickled, else a `RemoteError` that tells of it."""
+    try:
+        if type(loads(dumps(exc))) is type(exc):
+            return exc
+    except Exception:
+        pass  # required arguments of a constructor, a lock among the attributes
+    cls = type(exc)
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    return RemoteError(f"{name}: {exc}"[:MAX_SHOWN], name)
+
+
+def _rebuild_task_error(cls, index, kind, exception, function, arguments, n, text):
+    if text and isinstance(exception, BaseException):
+        exception.__cause__ = TaskTraceback(text.lstrip("\n"))
+    return cls(index, kind, exception, function, arguments, n)
+
+
+class Completed(dict):
+    """Finished results by the index of their task: ``completed`` of an exception."""
+
+
+def label(exc, index, function=None, arguments=None):
+    """Let an exception know its task.
+
+    Sets ``task_index``, ``task_function`` and ``task_arguments`` (texts), whatever an
+    inner call has set; leaves alone what is not known.
+    """
+    values = (index, function, arguments)
+    names = ("task_index", "task_function", "task_arguments")
+    for name, value in zip(names, values, strict=True):
+        if value is not None:
+            _set(exc, name, value)
+
+
+def attach_completed(exc, results):
+    """Set ``completed``, unless the exception has one of its own."""
+    try:
+        old = getattr(exc, "completed", None)
+    except Exception:  # a property of the user's
+        return
+    if old is None or type(old) is Completed:
+        _set(exc, "completed", Completed(results))
+
+
+def _set(exc, name, value):
+    try:
+        setattr(exc, name, value)
+    except Exception:  # frozen, or with a __setattr__ of its own
+        try:
+            vars(exc)[name] = value
+        except Exception:
+            pass  # it takes no attribute at all
+
+
 def _build_task_timeout():
     import concurrent.futures  # slow imports, needed only when a task timed out
     import multiprocessing
@@ -99,10 +257,11 @@ def _build_task_timeout():
         """A task ran longer than ``timeout`` seconds, counted from its start.
 
         It is a `TimeoutError` of the builtins, of `multiprocessing` and of
-        `concurrent.futures`. ``task_index`` is the task's position in the input.
+        `concurrent.futures`. ``task_index`` is the task's position in the input,
+        ``task_function`` and ``task_arguments`` are short texts.
         """
 
-        task_index = None
+        task_index = task_function = task_arguments = None
 
     return TaskTimeout
 
@@ -125,7 +284,7 @@ def timeout_error(index, timeout_s):
         f"task {index} ran for more than timeout={timeout_s:g} s, counted from its "
         "start: raise timeout= or make the task shorter"
     )
-    error.task_index = index
+    label(error, index)
     return error
 
 

@@ -15,11 +15,12 @@ import time
 from itertools import islice
 from reprlib import Repr
 
-from cypar.core.errors import TaskTraceback
+from cypar.core.errors import TaskTraceback, label
 
 WIDTH = 75  # columns of the rulers
 CONTEXT_LINES = 5  # source lines before and after the failing one
 MAX_VALUE = 200  # characters of one parameter's value
+MAX_ARGUMENTS = 500  # characters of a task's arguments that its exception knows
 MAX_FRAMES = 20  # half of them from each end, as for endless recursion
 MAX_MESSAGE = 10_000  # characters of the error's own text
 MAX_CHAIN = 5  # chained exceptions that are shown, the task's own one included
@@ -92,7 +93,8 @@ def attach_task_traceback(exc, text):
     if len(written) >= MAX_TASK_TRACEBACKS:
         written[-1].args = (text,)
     elif last is not None:
-        last.__cause__ = TaskTraceback(text)
+        # not by setattr: the user's class may forbid that
+        BaseException.__setattr__(last, "__cause__", TaskTraceback(text))
 
 
 def safe_repr(value, limit=MAX_VALUE):
@@ -123,6 +125,22 @@ def describe_call(function, args, kwargs):
     if not isinstance(name, str):
         name = type(function).__name__
     return f"{name}({_format_arguments(_bind(function, args, kwargs))})"
+
+
+def describe_task(function, args, kwargs, limit=MAX_ARGUMENTS):
+    """Return (qualified name, text of the arguments) of a task; never raise."""
+    try:
+        name = getattr(function, "__qualname__", None)
+    except Exception:  # a property of the user's
+        name = None
+    if not isinstance(name, str):
+        name = type(function).__qualname__
+    return name, _cut(_format_arguments(_bind(function, args, kwargs)), limit)
+
+
+def label_with_task(exc, index, task):
+    """Let an exception know its task, (function, args, kwargs); see `errors.label`."""
+    label(exc, index, *describe_task(*task))
 
 
 # ---- values ------------------------------------------------------------------------

@@ -21,9 +21,10 @@ import builtins
 import sys
 from copyreg import _slotnames, dispatch_table  # _slotnames: as pickle finds slots
 
-from cypar.core.errors import RemoteError
+from cypar.core.errors import Completed, RemoteError, label
 from cypar.core.traceback_text import (
     attach_task_traceback,
+    describe_task,
     format_task_traceback,
     message_of,
     safe_repr,
@@ -57,12 +58,15 @@ def encode_exception(
         For `decode_exception`. Never raises.
     """
     text = format_task_traceback(exc, function, args, kwargs, title)
+    task = None if function is None else describe_task(function, args, kwargs or {})
     try:
         found, places = _walk(exc)
+        for node, _ in found:
+            _drop_completed(node)
         nodes = [_encode_node(node, links, places) for node, links in found]
-        return dumps_result((nodes, text))
+        return dumps_result((nodes, text, task))
     except Exception:  # no memory, or an exception class with hostile attributes
-        return dumps_result(([_text_node(exc, (-1, -1, False, ()))], text))
+        return dumps_result(([_text_node(exc, (-1, -1, False, ()))], text, task))
 
 
 def decode_exception(data):
@@ -71,11 +75,12 @@ def decode_exception(data):
     Returns
     -------
     BaseException
-        With the worker's traceback as a `TaskTraceback` at the end of its chain.
+        With the worker's traceback as a `TaskTraceback` at the end of its chain, and
+        labelled with function and arguments of its task.
         `RemoteError` if the exception cannot be rebuilt. Never raises, unless ``data``
         is no result of `encode_exception`.
     """
-    nodes, text = loads(data)
+    nodes, text, task = loads(data)
     built = [None] * len(nodes)
     for index in range(len(nodes)):
         _build(index, nodes, built)
@@ -84,12 +89,15 @@ def decode_exception(data):
     for exc, (_, _, _, _, (cause, context, suppress, _)) in zip(
         built, nodes, strict=True
     ):
+        write = BaseException.__setattr__  # the user's class may forbid its own
         if context >= 0:
-            exc.__context__ = built[context]
+            write(exc, "__context__", built[context])
         if cause >= 0:
-            exc.__cause__ = built[cause]
-        exc.__suppress_context__ = suppress
+            write(exc, "__cause__", built[cause])
+        write(exc, "__suppress_context__", suppress)
     attach_task_traceback(built[0], text)
+    if task is not None:
+        label(built[0], None, *task)
     return built[0]
 
 
@@ -106,6 +114,12 @@ def clear_frames(exc):
             except RuntimeError:
                 pass  # it still runs
             step = step.tb_next
+
+
+def _drop_completed(exc):
+    """Let go of the results that a call within the task had: its caller got them."""
+    if type(vars(exc).get("completed")) is Completed:
+        del exc.completed
 
 
 # ---- the graph ---------------------------------------------------------------------

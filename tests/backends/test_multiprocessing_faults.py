@@ -1,171 +1,164 @@
-"""The 'multiprocessing' backend at the worst moments; found by tests/faults."""
+"""The 'multiprocessing' backend goes on with a new Pool after a worker was lost."""
 
-import inspect
 import os
 import signal
-import threading
+import time
 
 import pytest
 
-import cypar.parallel
-from cypar import Parallel, WorkerCrash, delayed
-from cypar.backends import multiprocessing_pool
-from cypar.backends import multiprocessing_stock as stock
+from cypar import NoProgressError, Parallel, TaskError, WorkerCrash, delayed
+from cypar.backends import stall
+from cypar.backends.multiprocessing_pool import WorkerPool
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(os, "fork"), reason="the workers' page needs POSIX memory"
-)
+MODES = ("list", "generator", "generator_unordered")
 
 
-def make_parallel(**options):
-    return Parallel(n_jobs=2, backend="multiprocessing", **options)
+def kill_me():
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_all_workers_die_while_tasks_wait_in_the_pipe():
-    """The Pool fails to write before anybody has seen the deaths."""
-
-    def leave(data):
-        os._exit(7)
-
-    for _ in range(5):
-        with pytest.raises(WorkerCrash) as caught:
-            make_parallel(batch_size=1, pre_dispatch="all")(
-                delayed(leave)(os.urandom(500_000)) for _ in range(6)
-            )
-        assert caught.value.exitcode == 7
-
-
-def test_forked_child_does_not_wait_for_a_lock_of_a_thread_of_the_parent():
-    """A thread of the Pool may be asking for an exit code while the parent forks."""
-    with make_parallel() as parallel:
-        assert parallel([delayed(abs)(-1)] * 3) == [1] * 3
-        (pool,) = multiprocessing_pool._live
-        process = pool._context.processes[0]
-        lock = inspect.getclosurevars(process._popen.poll).nonlocals["lock"]
-        with lock:
-            child = os.fork()
-            if child == 0:
-                signal.alarm(10)
-                process._popen.poll()
-                os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0
-        assert parallel([delayed(abs)(-1)] * 3) == [1] * 3
-
-
-@pytest.mark.parametrize("return_as", ["list", "generator"])
-def test_interrupt_taken_by_another_thread_while_the_pool_starts(
-    return_as, monkeypatch
-):
-    """Then no mask helps; half a Pool would stay behind."""
-    original = stock.SealedContext.Process
-
-    def take_interrupt():
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        signal.raise_signal(signal.SIGINT)
-
-    def interrupt_and_start(self, *args, **kwargs):
-        thread = threading.Thread(target=take_interrupt)
-        thread.start()
-        thread.join()
-        monkeypatch.undo()
-        return original(self, *args, **kwargs)
-
-    parallel = make_parallel(return_as=return_as)
-    monkeypatch.setattr(stock.SealedContext, "Process", interrupt_and_start)
-    with pytest.raises(KeyboardInterrupt):
-        list(parallel(delayed(abs)(-i) for i in range(9)))
-    assert list(parallel(delayed(abs)(-i) for i in range(9))) == list(range(9))
-
-
-@pytest.mark.parametrize("block", [False, True])
-def test_interrupt_between_the_start_of_the_pool_and_of_the_call(block, monkeypatch):
-    def interrupt(*args):
-        raise KeyboardInterrupt
-
-    parallel = make_parallel(return_as="generator")
-    if block:
-        parallel.__enter__()
-    with monkeypatch.context() as patched:
-        patched.setattr(cypar.parallel, "ResultGenerator", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            parallel(delayed(abs)(-i) for i in range(9))
-    assert list(parallel(delayed(abs)(-i) for i in range(9))) == list(range(9))
-    if block:
-        parallel.__exit__(None, None, None)
-
-
-def test_worker_says_nothing_when_its_answer_comes_too_late(capfd):
-    def answer():
-        raise BrokenPipeError
-
-    child = os.fork()
-    if child == 0:
-        try:
-            stock.run_quietly(answer)
-        finally:
-            os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
-    assert capfd.readouterr() == ("", "")
-
-
-def test_fork_waits_for_the_import_of_another_thread(tmp_path, monkeypatch):
-    """In the worker it would never end."""
-    (tmp_path / "slowly_imported.py").write_text(
-        "import gate\ngate.entered.set()\ngate.leave.wait(10)\nvalue = 3\n"
+def run(task, n, **options):
+    return Parallel(n_jobs=2, backend="multiprocessing", **options)(
+        delayed(task)(i) for i in range(n)
     )
-    (tmp_path / "gate.py").write_text(
-        "import threading\nentered, leave = threading.Event(), threading.Event()\n"
+
+
+@pytest.fixture
+def log(tmp_path):
+    """Return a function: log(i) notes that i ran, log() returns what did."""
+    path = str(tmp_path / "log")
+
+    def log(i=None):
+        if i is None:
+            with open(path, encoding="ascii") as file:
+                return sorted(map(int, file))
+        with open(path, "ab", buffering=0) as file:
+            file.write(b"%d\n" % i)
+        return None
+
+    return log
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("batch_size", [1, 20, "auto"])
+def test_a_crash_costs_one_task(log, mode, batch_size):
+    def task(i):
+        log(i)
+        if i in (20, 60):
+            kill_me()
+        return i
+
+    options = {"on_error": "return", "return_as": mode, "batch_size": batch_size}
+    out = list(run(task, 100, **options))
+    errors = sorted(
+        (r for r in out if isinstance(r, TaskError)), key=lambda error: error.index
     )
-    monkeypatch.syspath_prepend(tmp_path)
-    import gate
-
-    def task():
-        import slowly_imported
-
-        return slowly_imported.value
-
-    other = threading.Thread(target=task)
-    other.start()
-    assert gate.entered.wait(10)
-    original = stock.wait_for_imports
-
-    def let_go_and_wait():
-        gate.leave.set()
-        original()
-
-    monkeypatch.setattr(stock, "wait_for_imports", let_go_and_wait)
-    assert make_parallel(timeout=10)(delayed(task)() for _ in range(3)) == [3] * 3
-    other.join()
+    assert [(e.index, e.kind, e.exception.exitcode) for e in errors] == [
+        (20, "crash", -signal.SIGKILL),
+        (60, "crash", -signal.SIGKILL),
+    ]
+    assert errors[0].arguments == "i=20"
+    good = [r for r in out if not isinstance(r, TaskError)]
+    assert sorted(good) == [i for i in range(100) if i not in (20, 60)]
+    assert log() == list(range(100))
 
 
-def test_start_that_fails_anywhere_leaves_no_descriptor(run_script):
-    """A process of the standard library leaves some when its start fails half way."""
-    done = run_script(
-        """
-        import gc, os, resource
-        from cypar import Parallel, PoolStartError, delayed
+def test_large_results_of_a_batch_are_not_lost_with_its_worker(log):
+    """They come with the batch's end, so the batch ends with each of them."""
 
-        def open_descriptors():
-            gc.collect()
-            return len(os.listdir("/proc/self/fd"))
+    def task(i):
+        log(i)
+        if i == 15:
+            kill_me()
+        return bytes([i]) * 20_000
 
-        parallel = Parallel(n_jobs=3, backend="multiprocessing")
-        assert parallel(delayed(abs)(-i) for i in range(3)) == [0, 1, 2]
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        before = open_descriptors()
-        failures = 0
-        for free in range(1, 60):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (before + free, hard))
-            try:
-                assert parallel(delayed(abs)(-i) for i in range(3)) == [0, 1, 2]
-            except OSError:
-                failures += 1
-            except PoolStartError:
-                failures += 1
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            assert open_descriptors() == before, free
-        assert 0 < failures < 59
-        print("done")
-        """
-    )
-    assert done.stdout == "done\n"
+    out = run(task, 40, on_error="return", batch_size=10)
+    assert out[15].kind == "crash"
+    assert all(out[i] == bytes([i]) * 20_000 for i in range(40) if i != 15)
+    assert log() == list(range(40))
+
+
+@pytest.mark.parametrize("on_error", ["raise", "return"])
+def test_retries(log, on_error):
+    def task(i):
+        log(i)
+        if i == 5 and log().count(5) < 3:
+            kill_me()
+        return i
+
+    assert run(task, 12, retries=2, on_error=on_error) == list(range(12))
+    assert log() == sorted([*range(12), 5, 5])
+
+
+def test_attempts_are_told(log):
+    def task(i):
+        log(i)
+        if i == 5:
+            kill_me()
+        return i
+
+    with pytest.raises(WorkerCrash) as caught:
+        run(task, 12, retries=1)
+    assert (caught.value.task_index, caught.value.attempts) == (5, 2)
+    assert log().count(5) == 2
+    assert all(i == value for i, value in caught.value.completed.items())
+
+
+def test_the_block_goes_on_with_the_new_pool():
+    def task(i):
+        if i == 3:
+            kill_me()
+        return os.getpid()
+
+    with Parallel(n_jobs=2, backend="multiprocessing", on_error="return") as parallel:
+        out = parallel(delayed(task)(i) for i in range(8))
+        assert isinstance(out[3], TaskError)
+        pids = set(parallel(delayed(os.getpid)() for _ in range(20)))
+    assert len(pids) <= 2
+
+
+def test_workers_that_die_before_any_task_end_the_call(capfd):
+    class Bomb:
+        def __reduce__(self):
+            return os._exit, (5,)
+
+    bomb = Bomb()
+
+    def task(i):
+        return bomb
+
+    with pytest.raises(WorkerCrash, match="between two tasks"):
+        run(task, 4, on_error="return")
+
+
+def test_a_lost_message_becomes_an_error(monkeypatch):
+    submit = WorkerPool.submit
+
+    def lose(self, ticket, batch, payload):
+        if batch.tasks[0][0] != 2:
+            submit(self, ticket, batch, payload)
+
+    monkeypatch.setattr(WorkerPool, "submit", lose)
+    monkeypatch.setattr(stall, "LIMIT_S", 0.3)
+    monkeypatch.setattr(stall, "CHECK_S", 0.05)
+    with pytest.raises(NoProgressError, match="8 were drawn and only 7") as caught:
+        run(abs, 8, batch_size=1)
+    assert caught.value.completed == {i: i for i in range(8) if i != 2}
+
+
+@pytest.mark.parametrize("where", ["task", "load"])
+def test_what_takes_long_is_no_hang(monkeypatch, where):
+    class Slow:
+        def __reduce__(self):
+            return time.sleep, (0.8,)
+
+    slow = Slow()
+
+    def task(i):
+        if i == 2 and where == "task":
+            time.sleep(0.8)
+        return i, slow if where == "load" else None
+
+    monkeypatch.setattr(stall, "LIMIT_S", 0.3)
+    monkeypatch.setattr(stall, "CHECK_S", 0.05)
+    assert [i for i, _ in run(task, 4, batch_size=1)] == [0, 1, 2, 3]

@@ -33,6 +33,10 @@ SKIPS = {
         "custom": FOREIGN + ": nothing tells when a task starts"
     },
     "test_s27_block_keeps_its_workers": {"custom": "its pool is its own affair"},
+    "test_late_tasks_fail_alone": {"custom": FOREIGN + ": nothing stops a task"},
+    "test_a_late_task_is_told_with_its_arguments": {
+        "custom": FOREIGN + ": nothing stops a task"
+    },
     "test_p07_three_levels": {"custom": "what is nested in it is its own choice"},
     "test_p02_unread_results_are_bounded": {"sequential": SERIAL},
     "test_p02_bound_holds_behind_a_slow_head": {"sequential": SERIAL},

@@ -17,35 +17,27 @@ import os
 import select
 import sys
 import time
-from _pickle import dumps as plain_dumps  # `pickle` costs 5 ms to import
 
-from cypar.backends.pool import frames
+from cypar.backends.pool import balance
 from cypar.backends.pool.backoff import SPIN_NS
 from cypar.backends.pool.readings import Reader
-from cypar.backends.pool.state import difference, snapshot
+from cypar.backends.pool.sending import Sender
+from cypar.backends.pool.state import snapshot
+from cypar.backends.stall import StallWatch, no_progress, progress_of
 from cypar.core import errors
-from cypar.core._batch import Batch
 from cypar.core._batch_estimator import BatchEstimator
 from cypar.core._status_page import (
     MAX_BATCH,
-    MAX_SEQUENCE,
     listen,
     spin_for_news,
     stop_listening,
 )
 from cypar.core._task_queue import END, LATER
-from cypar.transport._capture import columns_of, table_of
 
 _ONE = (1).to_bytes(8, sys.byteorder)  # what an eventfd takes
 DEPTH = 2  # batches in flight per worker
 MAX_BATCH_BYTES = 1 << 17  # fits into a socket's usual buffer of 208 kB
 MAX_RESULT_BYTES = 1 << 21  # of one batch: what nobody has read yet is bounded
-MAX_FUNCTIONS = 256  # functions a worker keeps
-# Taking tasks back pays if they last longer than about two dispatches.
-MIN_STEAL_S = 150e-6
-STEAL_RETRY_S = 2e-3  # a task that has run this long holds up what is behind it
-LONG_S = 20e-3  # a task that runs longer than this and than ten usual ones is long
-LONG_FACTOR = 10
 SOCKET_EVERY = 16  # turns of the loop that look at result logs only, at most
 GRACE_S = 0.02  # a stopped call waits this long for tasks that are nearly done
 MAX_START_FAILURES = 3
@@ -58,22 +50,21 @@ class Dispatcher:
         self.call = call
         self.pool = pool
         self.call_state = call_state  # (nesting level, threads, variables)
-        self.functions = functions
         self.memory = memory
-        self.replacements = {}  # blob by name -> reference by value
         self.options = call.options
         self.estimator = BatchEstimator()
         self.workers = []
         self.by_fd = {}
         self.poll = select.poll()
         self.reader = Reader(self)
+        self.sender = Sender(self, functions)
         self.woken = False
         self.waiting = False
         self.turns = 0
         self.exhausted = False  # the last draw gave nothing
-        self.task_bytes = 1.0  # smoothed size of one task on the socket
         self.result_bytes = 1.0  # the same of the results that come over it
         self.start_failures = 0
+        self.watch = StallWatch()
         self.max_start_failures = MAX_START_FAILURES
         self.max_workers = self.options.n_jobs
         self.batch_size = min(max(1, self.options.batch_size), MAX_BATCH)
@@ -87,6 +78,7 @@ class Dispatcher:
         call = self.call
         call.on_wake(self.wake)
         self.pool.enter(self.options.n_jobs)
+        failed = True
         try:
             call.source.fill()
             while not (call.stopping or call.outcomes.done):
@@ -96,10 +88,14 @@ class Dispatcher:
                     break
                 self.wait_and_read(self.timeout())
             self.settle()
+            failed = False
+        except KeyboardInterrupt:
+            failed = False  # what is idle has nothing to do with it
+            raise
         finally:
             call.off_wake(self.wake)
             self.memory.close()
-            self.let_go()
+            self.let_go(failed)
             self.pool.leave(self.wake)
             os.close(self.wake_fd)
             if self._wake_write != self.wake_fd:
@@ -116,7 +112,7 @@ class Dispatcher:
 
     def dispatch(self):
         """Send batches while there are tasks and room for them."""
-        self.take_back_behind_long_tasks()
+        balance.take_back_behind_long_tasks(self)
         while not self.call.stopping:
             worker = self.free_worker()
             if worker is None:
@@ -126,10 +122,11 @@ class Dispatcher:
                 self.exhausted = True
                 for idle in list(self.workers):
                     if idle.n_batches == 0:
-                        self.rebalance(idle)
+                        balance.rebalance(self, idle)
                 return
             self.exhausted = False
-            self.send(worker, tasks, snapshot())  # the iterator may have changed it
+            state = snapshot()  # the iterator may have changed it
+            self.sender.send(worker, tasks, state)
 
     def free_worker(self):
         """Return the worker to send the next batch to, or None."""
@@ -146,23 +143,6 @@ class Dispatcher:
             if added is not None:
                 return added
         return best
-
-    def take_back_behind_long_tasks(self):
-        """Make pending again what waits behind a task that runs for long.
-
-        An idle worker would take it over, but while the input goes on none is idle.
-        """
-        limit_s = max(LONG_S, LONG_FACTOR * self.estimator.task_seconds)
-        for worker in self.workers:
-            worker.is_held_up = False
-            if not worker.n_batches or worker.page.running_ns() * 1e-9 < limit_s:
-                continue
-            worker.is_held_up = True
-            for slot in (0, 1):
-                if worker.batches[slot] is not None and worker.page.unclaimed(slot):
-                    tasks = self.recall(worker, slot, 0)
-                    if tasks:
-                        self.call.source.give_back(tasks)
 
     def has_task(self):
         """Make sure that a task waits before a worker is started for it."""
@@ -182,6 +162,8 @@ class Dispatcher:
         if worker is None:
             return None
         self.workers.append(worker)
+        if not worker.ready:
+            self.reader.fresh.add(worker)
         process = worker.process
         self.by_fd[process.channel.fd] = worker
         self.poll.register(process.channel.fd, select.POLLIN)
@@ -190,126 +172,13 @@ class Dispatcher:
             self.poll.register(process.process_fd, select.POLLIN)
         return worker
 
-    # ---- sending -------------------------------------------------------------------
-
-    def send(self, worker, tasks, state):
-        """Send one batch; the worker is known to have a free slot."""
-        slot = 0 if worker.batches[0] is None else 1
-        sequence = (worker.sequences[slot] + 1) & MAX_SEQUENCE
-        worker.sequences[slot] = sequence
-        worker.batches[slot] = Batch(tasks)
-        channel = worker.channel
-        try:
-            if len(worker.functions) >= MAX_FUNCTIONS:
-                channel.send(frames.FORGET)
-                worker.functions.clear()
-            if worker.known is not state or worker.known_call != self.call_state:
-                self.send_state(worker, state)
-            columns = columns_of(tasks)
-            if columns is not None:
-                payload = plain_dumps(columns, 5)
-                self.note_bytes(len(payload), len(tasks))
-                number = self.function_id(worker, tasks[0][1][0])
-                worker.page.publish(slot, sequence, len(tasks))
-                channel.send(frames.COLUMNS, slot, sequence, number, 0.0, payload)
-            else:
-                parts = table_of(
-                    tasks, lambda ref: self.function_id(worker, ref), worker.outbox
-                )
-                self.note_bytes(sum(map(len, parts)), len(tasks))
-                worker.page.publish(slot, sequence, len(tasks))
-                channel.send(frames.TASKS, slot, sequence, len(tasks), 0.0, *parts)
-                worker.outbox.finish_message()
-        except BrokenPipeError:
-            worker.page.publish(slot, sequence, 0)
-            self.lost(worker)
-            return
-        worker.page.ring()
-        if channel.outgoing_bytes:
-            self.poll.modify(channel.fd, select.POLLIN | select.POLLOUT)
-
-    def send_state(self, worker, state):
-        changes = difference(worker.known, state)
-        if worker.known_call != self.call_state:
-            level, threads, variables = self.call_state
-            changes["level"] = level
-            changes["threads"] = (threads, variables)
-        worker.channel.send(frames.STATE, 0, 0, 0, 0.0, plain_dumps(changes, 5))
-        worker.known = state
-        worker.known_call = self.call_state
-
-    def function_id(self, worker, reference):
-        """Return the worker's id of a function; sends the function if it is new."""
-        blob = reference.blob
-        if self.replacements and blob in self.replacements:
-            reference = self.replacements[blob]
-            blob = reference.blob
-        number = worker.functions.get(blob)
-        if number is None:
-            worker.last_function += 1
-            number = worker.functions[blob] = worker.last_function
-            worker.channel.send(
-                frames.FUNCTION, 0, int(reference.mutable), number, 0.0, blob
-            )
-        return number
-
-    def send_by_value(self, reference, module):
-        """Send a function by value: the file of its module is not what was loaded."""
-        self.functions.distrust(module)
-        function = reference.source and reference.source()
-        if function is None:
-            raise RuntimeError(
-                f"the file of module {module!r} was edited after it was imported here, "
-                f"and {reference.name} needs it: reload the module, or start again"
-            )
-        self.replacements[reference.blob] = self.functions.encode(function)
-
-    # ---- balance -------------------------------------------------------------------
-
-    def rebalance(self, idle):
-        """Give an idle worker half of the unclaimed tasks of the fullest worker."""
-        victim, slot, most = None, 0, 0
-        for worker in self.workers:
-            for candidate in (0, 1):
-                if worker.batches[candidate] is None:
-                    continue
-                n = worker.page.unclaimed(candidate)
-                if n > most:
-                    victim, slot, most = worker, candidate, n
-        if victim is None or victim is idle or not idle.ready:
-            return
-        running_s = victim.page.running_ns() * 1e-9
-        stuck = not victim.ready or running_s > STEAL_RETRY_S
-        # One that runs nothing is about to receive the batch: two workers could take
-        # a large task from each other without end.
-        if not stuck and (
-            not running_s or most * self.estimator.task_seconds < MIN_STEAL_S
-        ):
-            return
-        # A task that holds up the others: take all; else share evenly.
-        keep = 0 if stuck and most == 1 else most // 2
-        tasks = self.recall(victim, slot, keep)
-        if tasks:
-            self.send(idle, tasks, snapshot())
-
-    def recall(self, worker, slot, keep):
-        """Take unclaimed tasks of one slot back; returns them."""
-        batch = worker.batches[slot]
-        first, end = worker.page.recall(slot, keep)
-        if first == end:
-            return []
-        taken = batch.take_back(first, end)
-        if batch.left == 0:
-            worker.batches[slot] = None
-        return taken
-
     # ---- waiting -------------------------------------------------------------------
 
     def timeout(self):
-        """Return how long to wait for news, in ms; None for as long as it takes."""
-        waits = []
-        if self.exhausted and self.could_rebalance():
-            waits.append(STEAL_RETRY_S)
+        """Return how long to wait for news, in ms."""
+        waits = [self.watch.check_s]
+        if self.exhausted and balance.could_rebalance(self.workers):
+            waits.append(balance.STEAL_RETRY_S)
         if self.options.timeout_s is not None:
             for worker in self.workers:
                 running = worker.page.running_ns() * 1e-9
@@ -318,17 +187,7 @@ class Dispatcher:
         for worker in self.workers:
             if not worker.ready:
                 waits.append(max(0.0, worker.start_deadline - time.monotonic()) + 1e-3)
-        return min(waits) * 1e3 if waits else None
-
-    def could_rebalance(self):
-        """Whether a worker is idle while another has tasks that it has not claimed."""
-        idle = waiting = False
-        for worker in self.workers:
-            for slot in (0, 1):
-                if worker.batches[slot] is not None and worker.page.unclaimed(slot):
-                    waiting = True
-            idle = idle or worker.n_batches == 0
-        return idle and waiting
+        return min(waits) * 1e3
 
     def wait_and_read(self, timeout_ms):
         """Wait for news and take it all in."""
@@ -368,6 +227,8 @@ class Dispatcher:
             if fd == worker.process.process_fd or event & ~select.POLLOUT:
                 self.reader.read(worker, ended=fd == worker.process.process_fd)
         self.check_deadlines()
+        if not (news or events):
+            self.check_progress()
 
     def socket_due(self):
         """Whether to look at the sockets although the logs have news: now and then."""
@@ -393,10 +254,37 @@ class Dispatcher:
                 if worker in self.workers:
                     self.reader.timed_out(worker, timeout_s)
 
-    def note_bytes(self, size, n_tasks):
-        """Learn how large tasks are, so that no batch gets longer than the socket."""
-        mean = size / n_tasks
-        self.task_bytes = max(mean, 0.5 * (self.task_bytes + mean))
+    def check_progress(self):
+        """End the call if nothing can happen any more: an error of the pool's own."""
+        queued = sum(worker.channel.outgoing_bytes for worker in self.workers)
+        progress = (queued, *progress_of(self.call))
+        if not self.watch.is_over_limit(self.is_stalled(), progress):
+            return
+        states = []
+        for worker in self.workers:
+            batches = [
+                f"{batch.left} of {len(batch.tasks)} tasks open, "
+                f"{worker.page.claimed(slot)} begun"
+                for slot, batch in enumerate(worker.batches)
+                if batch is not None
+            ]
+            states.append(
+                f"worker {worker.pid}: {'; '.join(batches) or 'no batch'}; "
+                f"{worker.channel.outgoing_bytes} bytes not sent"
+            )
+        raise no_progress(self.call, self.watch.limit_s, states)
+
+    def is_stalled(self):
+        """Whether tasks are open and every worker waits for a message."""
+        source = self.call.source
+        if source.drawing:
+            return False
+        for worker in self.workers:
+            if not worker.ready or not worker.page.is_waiting():
+                return False
+        return source.has_task() or (
+            source.drawn - source.pending > self.call.outcomes.finished
+        )
 
     def note_result_bytes(self, size):
         """Learn how large results are that do not fit into the log."""
@@ -407,7 +295,7 @@ class Dispatcher:
         if self.options.batch_size or not batch.n:
             return
         size = self.estimator.observe(batch.n, batch.seconds)
-        size = min(size, max(1, int(MAX_BATCH_BYTES / self.task_bytes)))
+        size = min(size, max(1, int(MAX_BATCH_BYTES / self.sender.task_bytes)))
         size = min(size, max(1, int(MAX_RESULT_BYTES / self.result_bytes)))
         if self.options.explicit_pre_dispatch and (
             self.call.outcomes.finished < 4 * self.options.pre_dispatch
@@ -425,7 +313,7 @@ class Dispatcher:
         for worker in list(self.workers):
             for slot in (0, 1):
                 if worker.batches[slot] is not None:
-                    self.recall(worker, slot, 0)
+                    balance.recall(worker, slot, 0)
         while any(worker.n_batches for worker in self.workers):
             left = deadline - time.monotonic()
             if left <= 0:
@@ -443,12 +331,15 @@ class Dispatcher:
         """Handle a worker that does not take data any more."""
         self.reader.read(worker, ended=True)
 
-    def let_go(self):
-        """Give the workers back to the pool, and kill those that are not idle."""
+    def let_go(self, failed):
+        """Give the workers back to the pool, and kill those that are not idle.
+
+        After a failure of the pool's own all are killed: what they know is uncertain.
+        """
         busy = []
         for worker in list(self.workers):
             self.forget(worker)
-            if worker.n_batches or worker.channel.outgoing_bytes:
+            if failed or worker.n_batches or worker.channel.outgoing_bytes:
                 busy.append(worker)
             elif _ended_call(worker):
                 self.pool.release(worker)

@@ -7,12 +7,21 @@ claimed and not done is the task that the worker died of.
 
 from __future__ import annotations
 
-from _signal import SIGBUS, SIGILL, SIGKILL, SIGSEGV  # see spawn.py
+from _signal import (  # see spawn.py
+    SIGABRT,
+    SIGBUS,
+    SIGFPE,
+    SIGILL,
+    SIGKILL,
+    SIGSEGV,
+)
 
 from cypar.backends.pool import frames
 from cypar.core import errors
 from cypar.core._batch import give, read_results, size_of
 from cypar.core._status_page import KIND_REFUSED
+
+MAX_STRIKES = 3  # new workers in a row that die before they begin the same task
 
 
 class Reader:
@@ -21,6 +30,8 @@ class Reader:
     def __init__(self, dispatcher):
         self.dispatcher = dispatcher
         self.call = dispatcher.call
+        self.fresh = set()  # workers that were started for this call
+        self.strikes = {}  # index -> fresh workers that died before they began it
 
     def read(self, worker, ended):
         """Take in all news of a worker; ``ended``: its process is gone."""
@@ -74,12 +85,7 @@ class Reader:
         # needed only after a failure, and slow to import
         from cypar.transport.exceptions import decode_exception
 
-        exc = decode_exception(bytes(data))
-        try:
-            exc.task_index = index
-        except Exception:
-            pass  # a class with __slots__ takes no attribute
-        return exc
+        return decode_exception(bytes(data))
 
     # ---- the end of a worker -------------------------------------------------------
 
@@ -89,6 +95,8 @@ class Reader:
         if dispatcher.pool.is_closed:
             raise SystemExit("the interpreter shuts down, the workers were killed")
         dispatcher.forget(worker)
+        fresh = worker in self.fresh
+        self.fresh.discard(worker)
         pending = []
         started = None
         for slot in (0, 1):
@@ -107,15 +115,29 @@ class Reader:
         tail = "" if worker.ready else worker.process.stderr_tail()
         dispatcher.pool.discard([worker])
         exitcode = worker.process.exitcode
-        if pending:
-            self.call.source.give_back(pending)
         if started is not None:
-            index, captured = started
-            self.call.outcomes.put_error(
-                index, crash_error(index, captured[0], worker.pid, exitcode)
-            )
+            lose(self.call, *started, worker.pid, exitcode)
         elif not worker.ready:
             self.failed_start(exitcode, tail)
+        elif fresh and pending and exitcode != 0:
+            self.died_before_a_task(pending, worker.pid, exitcode)
+        if pending:
+            self.call.source.give_back(pending)
+
+    def died_before_a_task(self, pending, pid, exitcode):
+        """Fail a task that new workers die of, one after the other, as they load it.
+
+        Otherwise workers would be started for it without end.
+        """
+        first = min(pending, key=lambda task: task[0])
+        index = first[0]
+        self.strikes[index] = self.strikes.get(index, 0) + 1
+        if self.strikes[index] >= MAX_STRIKES:
+            pending.remove(first)
+            error = crash_error(*first, pid, exitcode, self.strikes[index], True)
+            self.call.outcomes.put_error(
+                index, error, "crash", error.function, error.arguments
+            )
 
     def lost_at_start(self, worker):
         """Give up on a worker that never said it was ready."""
@@ -146,12 +168,14 @@ class Reader:
         if started is None:
             return
         worker.process.kill()
-        error = errors.timeout_error(started[0], timeout_s)
+        index, captured = started
+        error = errors.timeout_error(index, timeout_s)
         for slot in (0, 1):
             batch = worker.batches[slot]
             if batch is not None and started in batch.tasks:
                 batch.done(batch.tasks.index(started), timeout_s)
-        self.call.outcomes.put_error(started[0], error)
+        described = describe_captured(captured)
+        self.call.outcomes.put_error(index, error, "timeout", *described)
         self.ended(worker)
 
     def changed(self, worker, number, was_loaded, module):
@@ -163,12 +187,37 @@ class Reader:
                 if task is not None:
                     reference = task[1][0]
                     if worker.functions.get(reference.blob) == number:
-                        self.dispatcher.send_by_value(reference, module)
+                        self.dispatcher.sender.send_by_value(reference, module)
                         return
 
 
-def crash_error(index, reference, pid, exitcode):
-    """Return the `WorkerCrash` of the task that a worker died of."""
+def lose(call, index, captured, pid, exitcode):
+    """Run the task again that a worker died of, or fail it."""
+    outcomes = call.outcomes
+    lost = outcomes.lost.get(index, 0)
+    if lost < call.options.retries:
+        outcomes.lost[index] = lost + 1
+        call.source.give_back([(index, captured)])
+        return
+    error = crash_error(index, captured, pid, exitcode, lost + 1)
+    outcomes.put_error(index, error, "crash", error.function, error.arguments)
+
+
+def describe_captured(captured):
+    # needed only after a failure
+    from cypar.transport import summary
+
+    return summary.describe_captured(captured)
+
+
+def crash_error(index, captured, pid, exitcode, attempts=1, at_load=False):
+    """Return the `WorkerCrash` of the task that a worker died of.
+
+    Parameters
+    ----------
+    at_load : bool
+        It had not begun to run the task.
+    """
     if exitcode is None:
         how = "ended"
     elif exitcode < 0:
@@ -178,14 +227,19 @@ def crash_error(index, reference, pid, exitcode):
     hint = ""
     if exitcode == -SIGKILL:
         hint = ", likely out of memory: use fewer n_jobs or smaller tasks"
-    elif exitcode in (-SIGSEGV, -SIGBUS, -SIGILL):
+    elif exitcode in (-SIGSEGV, -SIGBUS, -SIGILL, -SIGABRT, -SIGFPE):
         hint = ": compiled code failed; the worker's stderr shows where"
-    name = getattr(reference, "name", "its function")
+    function, arguments = describe_captured(captured)
+    when = " as it loaded the task" if at_load else ""
+    again = f" ({attempts} attempts)" if attempts > 1 else ""
     return errors.WorkerCrash(
-        f"task {index} ({name}) lost its worker process {pid}, which {how}{hint}",
+        f"task {index} ({function or 'its function'}({arguments})) lost its worker "
+        f"process {pid}, which {how}{when}{again}{hint}",
         task_index=index,
-        function=name,
+        function=function,
         exitcode=exitcode,
+        attempts=attempts,
+        arguments=arguments,
     )
 
 

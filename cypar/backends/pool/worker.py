@@ -102,9 +102,11 @@ class WorkerServer:
             seen = self.page.rings()
             frame = self.channel.receive_ready()
             if frame is None:
+                self.page.set_waiting(True)
                 if not self.has_message(poll, seen):
                     return
                 frame = self.channel.receive()
+                self.page.set_waiting(False)
                 if frame is None:
                     continue
             self.handle(*frame)
