@@ -125,7 +125,7 @@ class WorkerPool:
         try:
             n_descriptors = POOL_DESCRIPTORS + PROCESS_DESCRIPTORS * self.n_jobs
             stock.require_descriptors(n_descriptors, self._notes.fileno())
-            with warning(), stock.no_interrupt():
+            with warning(), stock.no_interrupt(), stock.no_half_imports():
                 self._pool = make(
                     self.n_jobs, worker.initialize, arguments, context=self._context
                 )

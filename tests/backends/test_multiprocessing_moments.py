@@ -127,13 +127,13 @@ def test_fork_waits_for_the_import_of_another_thread(tmp_path, monkeypatch):
     other = threading.Thread(target=task)
     other.start()
     assert gate.entered.wait(10)
-    original = stock.wait_for_imports
+    original = stock._imports_of_others
 
-    def let_go_and_wait():
+    def let_go_and_look():
         gate.leave.set()
-        original()
+        return original()
 
-    monkeypatch.setattr(stock, "wait_for_imports", let_go_and_wait)
+    monkeypatch.setattr(stock, "_imports_of_others", let_go_and_look)
     assert make_parallel(timeout=10)(delayed(task)() for _ in range(3)) == [3] * 3
     other.join()
 

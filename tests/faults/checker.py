@@ -8,6 +8,7 @@
 
 import pickle
 import signal
+import traceback
 from collections import Counter
 
 import numpy as np
@@ -231,7 +232,10 @@ class _Judge:
         if self.program.fault == "killer" and self.record.is_faulty:
             yield from self.killed(value.exception)
         elif not self.fails:
-            yield f"task {index} has an error without a fault: {value.exception!r}"
+            yield (
+                f"task {index} has an error without a fault: {value.exception!r}\n"
+                + "".join(traceback.format_exception(value.exception))[-3000:]
+            )
         else:
             yield from self.error_of_task(value.exception, index)
 
