@@ -41,6 +41,7 @@ _HOMES = {
     "register_reducer": "cypar.transport.serialize",
     "set_config": "cypar.config",
     "set_pickler": "cypar.transport.serialize",
+    "set_preload": "cypar.backends.pool.preload",
     "share": "cypar.transport.sharing",
     "wrap_non_picklable_objects": "cypar.transport.wrapper",
 }

@@ -1,4 +1,5 @@
 from cypar.backends.base import ParallelBackendBase as ParallelBackendBase
+from cypar.backends.pool.preload import set_preload as set_preload
 from cypar.config import BACKENDS as BACKENDS
 from cypar.config import DEFAULT_BACKEND as DEFAULT_BACKEND
 from cypar.config import parallel_backend as parallel_backend

@@ -153,6 +153,7 @@ class Resources:
             if not thread.name.startswith("cypar-worker-") and thread.is_alive()
         }
         children = self.children - before.children - pool.idle - helper_processes()
+        children.discard(pool.server)
         descriptors = {
             f"{fd} -> {target}"
             for fd, target in (self.descriptors - before.descriptors)
@@ -171,8 +172,9 @@ class Resources:
 class Pool:
     """What the warm pool holds: the one door from the tests into its state.
 
-    Needs from cypar.backends.pool.supervisor: ``pool.pids()`` -> (idle, leased) and
-    ``pool.descriptors()`` -> all descriptors that belong to the pool.
+    Needs from cypar.backends.pool.supervisor: ``pool.pids()`` -> (idle, leased),
+    ``pool.descriptors()`` -> all descriptors that belong to the pool, and
+    ``pool.server.pid``, the fork server.
     """
 
     def __init__(self):
@@ -181,6 +183,7 @@ class Pool:
         idle, leased = pool.pids() if pool is not None else ((), ())
         self.idle = set(idle)
         self.leased = set(leased)
+        self.server = pool.server.pid if pool is not None else None
         list_descriptors = getattr(pool, "descriptors", None)
         self.descriptors = set(list_descriptors()) if list_descriptors else set()
         # Until the pool can tell, descriptors are checked only while it has no worker.
@@ -197,9 +200,16 @@ def busy_helper_threads():
 
 
 def child_pids():
-    """Return the process ids of all children, zombies included (Linux only)."""
+    """Return the process ids of all children, zombies included (Linux only).
+
+    Workers are children of the fork server, or our own.
+    """
+    return children_of("self") | children_of(Pool().server)
+
+
+def children_of(pid):
     pids = set()
-    for file in Path("/proc/self/task").glob("*/children"):
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
             pids.update(map(int, file.read_text().split()))
         except OSError:

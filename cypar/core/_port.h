@@ -27,6 +27,7 @@
 #include <unistd.h>
 #ifdef __linux__
 #include <linux/futex.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #endif
 
@@ -215,6 +216,18 @@ static inline int port_die_with_pipe(int fd) {
     return 0;
 #else
     (void)fd;
+    return -ENOSYS;
+#endif
+}
+/* SIGKILL this process when the thread that forked it ends, so only for children of
+ * a process with one thread. Fails if the parent, process pid, has ended already. */
+static inline int port_die_with_parent(int pid) {
+#ifdef __linux__
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0)
+        return -errno;
+    return getppid() == pid ? 0 : -ESRCH;
+#else
+    (void)pid;
     return -ENOSYS;
 #endif
 }

@@ -27,6 +27,7 @@ cdef extern from "_port.h" nogil:
     ssize_t port_recv(int fd, void* data, size_t size, bint wait) noexcept
     int port_memory_fd(const char* label) noexcept
     int port_process_fd(int pid) noexcept
+    int port_die_with_parent(int pid) noexcept
     int port_die_with_pipe(int fd) noexcept
     int port_read_umask() noexcept
 

@@ -27,9 +27,9 @@ from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, mun
 from posix.unistd cimport close, ftruncate
 
 from cypar.core._port cimport (
-    port_add32, port_cas64, port_die_with_pipe, port_fence, port_load32, port_load64,
-    port_memory_fd, port_monotonic_ns, port_process_fd, port_read_umask,
-    port_spin_step, port_store32, port_store64,
+    port_add32, port_cas64, port_die_with_parent, port_die_with_pipe, port_fence,
+    port_load32, port_load64, port_memory_fd, port_monotonic_ns, port_process_fd,
+    port_read_umask, port_spin_step, port_store32, port_store64,
 )
 
 cpdef enum:
@@ -349,3 +349,12 @@ def die_with_pipe(int fd):
     Returns False where the platform cannot do that.
     """
     return port_die_with_pipe(fd) == 0
+
+
+def die_with_parent(int pid):
+    """SIGKILL this process when its parent ``pid`` ends; False if it has ended.
+
+    The kernel looks at the thread that forked, so this is only for the children of a
+    process with one thread.
+    """
+    return port_die_with_parent(pid) == 0

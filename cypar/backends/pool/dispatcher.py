@@ -164,13 +164,17 @@ class Dispatcher:
         self.workers.append(worker)
         if not worker.ready:
             self.reader.fresh.add(worker)
-        process = worker.process
-        self.by_fd[process.channel.fd] = worker
-        self.poll.register(process.channel.fd, select.POLLIN)
-        if process.process_fd >= 0:
-            self.by_fd[process.process_fd] = worker
-            self.poll.register(process.process_fd, select.POLLIN)
+        self.by_fd[worker.channel.fd] = worker
+        self.poll.register(worker.channel.fd, select.POLLIN)
+        self.watch_end(worker)
         return worker
+
+    def watch_end(self, worker):
+        """Look at the end of a worker's process, too, once it is known which it is."""
+        fd = worker.process.process_fd
+        if fd >= 0:
+            self.by_fd[fd] = worker
+            self.poll.register(fd, select.POLLIN)
 
     # ---- waiting -------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Types of the frames between the parent and a worker process.
+"""Types of the frames between the parent and a worker process, and of requests.
 
 parent -> worker
     FUNCTION  number = its id, payload = pickled function, flags = 1 if it is mutable
@@ -13,7 +13,8 @@ parent -> worker
     SHARED    number = its id, payload = an object that tasks may share
     END       the call is over: payload = pickled lists of what is no more
 worker -> parent
-    READY     it runs
+    READY     it runs; number = its process id
+    NO_FORK   from the fork server: this worker cannot be forked
     NEWS      the result log has new records
     RESULT    slot, flags = kind, number = position, seconds, payload; large buffers
               may follow
@@ -36,3 +37,7 @@ READY = 16
 NEWS = 17
 RESULT = 18
 CHANGED = 19
+NO_FORK = 20
+
+# requests to the fork server, each one packet; see fork_server.py
+FORK, PID, REAP = 1, 2, 3

@@ -47,8 +47,11 @@ class Reader:
                     self.take(worker, slot, number, flags, payload, seconds)
                 elif kind == frames.READY:
                     worker.ready = True
-                    worker.process.ready()
+                    worker.process.ready(number)
+                    self.dispatcher.watch_end(worker)
                     self.dispatcher.start_failures = 0
+                elif kind == frames.NO_FORK:
+                    self.dispatcher.pool.server.refuse()
                 elif kind == frames.CHANGED:
                     self.changed(worker, number, flags == 1, payload.decode())
         except EOFError:
@@ -114,11 +117,13 @@ class Reader:
             worker.batches[slot] = None
         tail = "" if worker.ready else worker.process.stderr_tail()
         dispatcher.pool.discard([worker])
+        can_fork = worker.process.is_forked and dispatcher.pool.server.is_usable
         exitcode = worker.process.exitcode
         if started is not None:
             lose(self.call, *started, worker.pid, exitcode)
         elif not worker.ready:
-            self.failed_start(exitcode, tail)
+            if can_fork or not worker.process.is_forked:
+                self.failed_start(exitcode, tail)  # else exec start comes next
         elif fresh and pending and exitcode != 0:
             self.died_before_a_task(pending, worker.pid, exitcode)
         if pending:

@@ -1,9 +1,8 @@
-"""Start one worker process: a clean Python, by posix_spawn.
+"""Start a process: a clean Python, by posix_spawn.
 
-What a worker inherits: the parent's interpreter flags, its environment, its
-directory and four descriptors. stdin is /dev/null, stderr goes into unnamed memory
-until the worker is ready, so that a failing start can be explained. Each worker
-leads a process group, so that a kill reaches the subprocesses of tasks too.
+It inherits the parent's interpreter flags, its environment, its directory and the
+descriptors that it is given. stdin is /dev/null. It leads a process group, so that a
+kill reaches the subprocesses of tasks too.
 """
 
 from __future__ import annotations
@@ -13,15 +12,12 @@ import sys
 from _signal import SIGKILL  # the module `signal` imports enum: 5 ms
 
 from cypar.core import nesting
-from cypar.core._status_page import StatusPage, process_fd
 from cypar.core.errors import PoolStartError
-from cypar.transport._channel import Channel, socketpair
 from cypar.transport.importable import worker_path
 
 _PACKAGE_PARENT = os.path.dirname(
     os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 )
-STDERR_TAIL_BYTES = 4000
 
 
 def interpreter_flags():
@@ -49,8 +45,8 @@ def interpreter_flags():
     return args
 
 
-def command():
-    """Return the command line of a worker but for its descriptors' numbers."""
+def command(module):
+    """Return the command line that runs ``main`` of a module, but for its arguments."""
     if not sys.executable:
         raise PoolStartError(
             "sys.executable is empty, expected the path of a Python interpreter: set "
@@ -62,140 +58,52 @@ def command():
     code = (
         f"import sys; sys.path[:] = {[_PACKAGE_PARENT, *path]!r}; import cypar; "
         f"sys.path[:] = {path!r}; "
-        "from cypar.backends.pool.worker import main; main(*map(int, sys.argv[1:]))"
+        f"from {module} import main; main(*map(int, sys.argv[1:]))"
     )
     return [sys.executable, *interpreter_flags(), "-c", code]
 
 
-class Process:
-    """A started worker process, as the parent holds it.
+def spawn(module, fds, numbers=(), stderr_fd=None):
+    """Start ``main`` of a module in a clean Python; returns the process id.
 
-    Attributes
+    Parameters
     ----------
-    pid : int
-    channel : Channel
-    page : StatusPage
-    process_fd : int
-        Readable when the process has ended; -1 where the platform has none.
-    exitcode : int or None
-        ``-n`` for death by signal ``n``; None while it runs or if unknown.
+    module : str
+    fds : list of int
+        ``main`` gets the numbers that they have there, then ``numbers``.
+    numbers : iterable of int
+    stderr_fd : int or None
+        What the process has as stderr. ``main`` then gets one more descriptor at the
+        end, of our stderr, or -1 if we have none.
+
+    Raises
+    ------
+    PoolStartError
+        If the interpreter cannot be started.
+    RuntimeError
+        If processes are nested too deep.
     """
-
-    def __init__(self, life_fd):
-        ours, theirs = socketpair()
-        self.channel = Channel(ours, False)
-        self.channel.allocate = _result_memory
-        self.exitcode = None
-        self._reaped = False
-        self.process_fd = -1
-        self.page = None
-        self.stderr_fd = -1
-        try:
-            self.page = StatusPage()
-            self.stderr_fd = _memory_file()
-            self.pid = _spawn(theirs, self.page.fd, life_fd, self.stderr_fd)
-        except BaseException:
-            self.close()
-            raise
-        finally:
-            os.close(theirs)
-        self.page.close_fd()
-        self.process_fd = process_fd(self.pid)
-
-    def stderr_tail(self):
-        """Return the end of what the worker wrote before it was ready."""
-        try:
-            size = os.lseek(self.stderr_fd, 0, os.SEEK_END)
-            start = max(0, size - STDERR_TAIL_BYTES)
-            return os.pread(self.stderr_fd, STDERR_TAIL_BYTES, start).decode(
-                errors="replace"
-            )
-        except OSError:
-            return ""
-
-    def ready(self):
-        """Free what only the start needs."""
-        if self.stderr_fd >= 0:
-            os.close(self.stderr_fd)
-            self.stderr_fd = -1
-
-    def kill(self):
-        """Kill the worker and the subprocesses of its tasks."""
-        if self._reaped:
-            return
-        for kill in (os.killpg, os.kill):  # before exec the group may not exist yet
-            try:
-                kill(self.pid, SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass
-
-    def reap(self):
-        """Collect the exit status of a killed or ended worker; leaves no zombie."""
-        if self._reaped:
-            return
-        self._reaped = True
-        try:
-            _, status = os.waitpid(self.pid, 0)
-        except ChildProcessError:
-            return  # the program reaps all children itself
-        self.exitcode = os.waitstatus_to_exitcode(status)
-
-    def descriptors(self):
-        """Return the open descriptors that belong to this worker."""
-        mine = (self.channel.fd, self.page.fd, self.process_fd, self.stderr_fd)
-        return {fd for fd in mine if fd >= 0}
-
-    def close(self):
-        """Close all descriptors; the process is not touched."""
-        self.channel.close()
-        if self.page is not None:
-            self.page.close_fd()
-        for name in ("process_fd", "stderr_fd"):
-            fd = getattr(self, name)
-            if fd >= 0:
-                setattr(self, name, -1)
-                os.close(fd)
-
-
-def _result_memory(size):
-    """Return memory that a large part of a result is received into.
-
-    NumPy asks for huge pages, which makes fresh memory five times as fast to fill.
-    """
-    numpy = sys.modules.get("numpy")
-    return bytearray(size) if numpy is None else numpy.empty(size, "u1")
-
-
-def _memory_file():
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("cypar-stderr", os.MFD_CLOEXEC)
-    import tempfile  # slow to import; other platforms have no unnamed memory
-
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
-
-
-def _spawn(channel_fd, page_fd, life_fd, stderr_fd):
-    # The numbers in the worker lie above all of ours, so that no copy hits another.
-    base = max(channel_fd, page_fd, life_fd, stderr_fd, 9) + 1
-    actions = [
-        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_DUP2, channel_fd, base),
-        (os.POSIX_SPAWN_DUP2, page_fd, base + 1),
-        (os.POSIX_SPAWN_DUP2, life_fd, base + 2),
+    # The numbers there lie above all of ours, so that no copy hits another.
+    base = max(*fds, 9, -1 if stderr_fd is None else stderr_fd) + 1
+    targets = range(base, base + len(fds))
+    arguments = [*targets, *numbers]
+    actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+    actions += [
+        (os.POSIX_SPAWN_DUP2, fd, to) for fd, to in zip(fds, targets, strict=True)
     ]
-    real_stderr = -1
-    if _is_open(2):
-        real_stderr = base + 3
-        actions.append((os.POSIX_SPAWN_DUP2, 2, real_stderr))
-    actions.append((os.POSIX_SPAWN_DUP2, stderr_fd, 2))
+    if stderr_fd is not None:
+        real_stderr = -1
+        if is_open(2):
+            real_stderr = base + len(fds)
+            actions.append((os.POSIX_SPAWN_DUP2, 2, real_stderr))
+        arguments.append(real_stderr)
+        actions.append((os.POSIX_SPAWN_DUP2, stderr_fd, 2))
     environ = dict(os.environ)
     environ[nesting.DEPTH_VARIABLE] = str(nesting.next_depth())
-    args = [*command(), str(base), str(base + 1), str(base + 2), str(real_stderr)]
     try:
         return os.posix_spawn(
             sys.executable,
-            args,
+            [*command(module), *map(str, arguments)],
             environ,
             file_actions=actions,
             setpgroup=0,
@@ -209,7 +117,25 @@ def _spawn(channel_fd, page_fd, life_fd, stderr_fd):
         ) from exc
 
 
-def _is_open(fd):
+def kill_group(pid):
+    """Kill a process and the subprocesses that it has left in its group."""
+    for kill in (os.killpg, os.kill):  # very early there may be no group yet
+        try:
+            kill(pid, SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
+def wait_for(pid):
+    """Collect a child that was killed or has ended; returns its exit code or None."""
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except ChildProcessError:
+        return None  # the program reaps all children itself
+
+
+def is_open(fd):
+    """Tell whether a descriptor is open."""
     try:
         os.fstat(fd)
     except OSError:

@@ -81,6 +81,11 @@ def snapshot():
     return _latest
 
 
+def bare(state):
+    """Return what a process started in ``state`` has: no settings made in Python."""
+    return Snapshot(state.cwd, state.path, state.environ, state.umask, 0, None)
+
+
 # A worker is one level deeper than its parent; on POSIX the live mapping holds bytes.
 _OF_EACH_PROCESS = (nesting.DEPTH_VARIABLE, nesting.DEPTH_VARIABLE.encode())
 

@@ -21,9 +21,10 @@ import threading
 import time
 
 from cypar.backends.pool.backoff import Backoff
+from cypar.backends.pool.fork_handle import ForkServer
 from cypar.backends.pool.outbox import Outbox
-from cypar.backends.pool.spawn import Process
-from cypar.backends.pool.state import snapshot
+from cypar.backends.pool.process import Process
+from cypar.backends.pool.state import bare, snapshot
 from cypar.core._segment import Leases
 from cypar.core.cpu import cpu_count
 from cypar.transport.copies import disk_arena
@@ -46,17 +47,16 @@ class Worker:
         State of the parent that the worker has followed.
     """
 
-    def __init__(self, life_fd):
+    def __init__(self, life_fd, server):
         state = snapshot()
-        self.process = Process(life_fd)
+        self.process = Process(life_fd, server)
         self.channel = self.process.channel
         self.page = self.process.page
-        self.pid = self.process.pid
         self.outbox = Outbox(self.send_number, Leases(self.page))
         self.batches = [None, None]
         self.sequences = [0, 0]
         self.functions = {}
-        self.known = None if state.authkey or state.pickling else state
+        self.known = server.known if self.process.is_forked else bare(state)
         self.known_call = None  # (nesting level, threads) it has followed
         self.last_function = 0
         self.is_held_up = False  # it runs a long task; nothing is sent behind that
@@ -66,6 +66,11 @@ class Worker:
     def send_number(self, kind, number, *payload):
         """Send a frame that says no more than a number and its payload."""
         self.channel.send(kind, 0, 0, number, 0.0, *payload)
+
+    @property
+    def pid(self):
+        """Process id; may wait for a worker that is being forked."""
+        return self.process.pid
 
     @property
     def n_batches(self):
@@ -87,6 +92,7 @@ class Pool:
         self._waiting = []  # wake functions of calls that would take more workers
         self.spin = Backoff()
         self._life = None  # (read end, write end) of the pipe that ties workers to us
+        self.server = ForkServer()
 
     # ---- calls ---------------------------------------------------------------------
 
@@ -95,6 +101,9 @@ class Pool:
         with self._lock:
             self._calls += 1
             self._limit = max(self._limit, n_jobs)
+            if self._idle or self._closed:
+                return
+        self.server.prepare(self._life_fd())  # it starts while the input is read
 
     def leave(self, wake):
         """Note that it has ended."""
@@ -127,13 +136,16 @@ class Pool:
                 if wake not in self._waiting:
                     self._waiting.append(wake)
                 return None
-            if self._life is None:
-                self._life = os.pipe()
-            life_fd = self._life[0]
-        worker = Worker(life_fd)
+        worker = Worker(self._life_fd(), self.server)
         with self._lock:
             self._leased.add(worker)
         return worker
+
+    def _life_fd(self):
+        with self._lock:
+            if self._life is None:
+                self._life = os.pipe()
+            return self._life[0]
 
     def release(self, worker):
         """Give an idle, healthy worker back."""
@@ -172,6 +184,10 @@ class Pool:
         with self._lock:
             idle = list(self._idle)
         self.discard(idle)
+        with self._lock:
+            has_workers = bool(self._idle or self._leased)
+        if not has_workers:  # the server's end would be theirs
+            self.server.stop()
         arena.trim(0)
         disk_arena.trim(0)
 
@@ -185,6 +201,7 @@ class Pool:
         self.discard(idle)
         for worker in leased:
             worker.process.reap()
+        self.server.stop()
 
     @property
     def is_closed(self):
@@ -195,6 +212,7 @@ class Pool:
         """In a forked child: close the descriptors, touch no process."""
         for worker in [*self._idle, *self._leased]:
             worker.process.close()
+        self.server.drop()
         if self._life is not None:
             for fd in self._life:
                 os.close(fd)
@@ -214,6 +232,7 @@ class Pool:
             found = set(self._life or ())
             for worker in [*self._idle, *self._leased]:
                 found.update(worker.process.descriptors())
+        found.update(self.server.descriptors())
         found.update(arena.descriptors(), disk_arena.descriptors())
         return found
 

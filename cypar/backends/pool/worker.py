@@ -63,14 +63,13 @@ class _Function:
 class WorkerServer:
     """Serves one parent until its socket closes."""
 
-    def __init__(self, channel, page):
+    def __init__(self, channel, page, parent_pid):
         self.channel = channel
         self.page = page
         self.skip = Backoff()
         self.functions = {}
-        self.limits = None
         self.level = 1
-        self.mappings = Mappings(page, os.getppid())
+        self.mappings = Mappings(page, parent_pid)
         self.store = Store(self.mappings)
         self.runner = BatchRunner(
             page,
@@ -246,7 +245,23 @@ class WorkerServer:
         if "numpy" in sys.modules or "threadpoolctl" in sys.modules:
             import threadpoolctl  # a library with its own threads is loaded already
 
-            self.limits = threadpoolctl.threadpool_limits(n_threads)
+            for library in threadpoolctl.ThreadpoolController().lib_controllers:
+                n = threads_of(library.internal_api, n_threads)
+                if library.num_threads != n:
+                    library.set_num_threads(n)
+
+
+def threads_of(library, n_threads):
+    """Return how many threads a loaded library may use: the user's own number first.
+
+    The variables hold ``n_threads`` where he has set none. The library may have been
+    loaded before they were set.
+    """
+    for name in (f"{library.upper()}_NUM_THREADS", "OMP_NUM_THREADS"):
+        value = os.environ.get(name, "")
+        if value.isdigit() and int(value) > 0:
+            return int(value)
+    return n_threads
 
 
 def _encode_error(exc, function, args, kwargs):
@@ -271,8 +286,18 @@ def _join_multiprocessing(authkey, tracker_fd, parent_pid):
             return  # the worker then starts a tracker of its own when it needs one
 
 
-def main(channel_fd, page_fd, life_fd, stderr_fd):
-    """Run the worker; called by the command line that `spawn` writes."""
+def main(channel_fd, page_fd, life_fd, parent_pid, stderr_fd):
+    """Run the worker; called by the command line that `spawn` writes, or forked.
+
+    Parameters
+    ----------
+    channel_fd, page_fd, life_fd : int
+    parent_pid : int
+        The process that has the other ends; not our parent if we were forked.
+    stderr_fd : int
+        What is stderr once we are ready; -1 for what it is now.
+    """
+    os.set_inheritable(channel_fd, False)
     # A descriptor of its own for the pipe, since the setting is per open file.
     own = os.open(f"/proc/self/fd/{life_fd}", os.O_RDONLY | os.O_NONBLOCK)
     os.close(life_fd)
@@ -283,13 +308,13 @@ def main(channel_fd, page_fd, life_fd, stderr_fd):
     # The parent acts on Ctrl-C. A handler and not SIG_IGN, which tasks' own
     # subprocesses would inherit.
     signal(SIGINT, lambda signum, frame: None)
-    channel.send(frames.READY)
+    channel.send(frames.READY, 0, 0, os.getpid())
     if stderr_fd >= 0:
         os.dup2(stderr_fd, 2)
         os.close(stderr_fd)
         faulthandler.enable()
     try:
-        WorkerServer(channel, page).serve()
+        WorkerServer(channel, page, parent_pid).serve()
     except (EOFError, BrokenPipeError):
         pass
     finally:

@@ -1,0 +1,156 @@
+"""One worker process as its parent holds it: start, kill, how it ended.
+
+It is forked by the fork server where that can be used, and started by exec else. Its
+stderr goes into unnamed memory until it is ready, so that a failing start can be
+explained.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from cypar.backends.pool.spawn import kill_group, spawn, wait_for
+from cypar.core._status_page import StatusPage, process_fd
+from cypar.transport._channel import Channel, socketpair
+
+STDERR_TAIL_BYTES = 4000
+
+
+class Process:
+    """A started worker process, as the parent holds it.
+
+    Parameters
+    ----------
+    life_fd : int
+        Read end of the pipe that ties it to us.
+    server : ForkServer
+
+    Attributes
+    ----------
+    channel : Channel
+    page : StatusPage
+    process_fd : int
+        Readable when the process has ended; -1 where the platform has none.
+    exitcode : int or None
+        ``-n`` for death by signal ``n``; None while it runs or if unknown.
+    """
+
+    def __init__(self, life_fd, server):
+        ours, theirs = socketpair()
+        self.channel = Channel(ours, False)
+        self.channel.allocate = _result_memory
+        self.exitcode = None
+        self._reaped = False
+        self._server = server
+        self._number = None  # of one that the server has forked
+        self._pid = None
+        self.process_fd = -1
+        self.page = None
+        self.stderr_fd = -1
+        try:
+            self.page = StatusPage()
+            self.stderr_fd = _memory_file()
+            self._start(theirs, life_fd)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            os.close(theirs)
+        self.page.close_fd()
+
+    def _start(self, channel_fd, life_fd):
+        page_fd, stderr_fd = self.page.fd, self.stderr_fd
+        self._number = self._server.start(life_fd, channel_fd, page_fd, stderr_fd)
+        if self._number is None:
+            fds = [channel_fd, page_fd, life_fd]
+            pid = spawn("cypar.backends.pool.worker", fds, (os.getpid(),), stderr_fd)
+            self._note_pid(pid)
+
+    def _note_pid(self, pid):
+        if self._pid is None:
+            self._pid = pid
+            # a forked one that has ended keeps its number until `reap`
+            self.process_fd = process_fd(pid)
+
+    @property
+    def is_forked(self):
+        """Whether the fork server has started it."""
+        return self._number is not None
+
+    @property
+    def pid(self):
+        """Process id, or None for one that could not be forked; may wait for it."""
+        if self._pid is None and not self._reaped:
+            self._pid = self._server.pid_of(self._number)
+        return self._pid
+
+    def stderr_tail(self):
+        """Return the end of what the worker wrote before it was ready."""
+        try:
+            size = os.lseek(self.stderr_fd, 0, os.SEEK_END)
+            start = max(0, size - STDERR_TAIL_BYTES)
+            return os.pread(self.stderr_fd, STDERR_TAIL_BYTES, start).decode(
+                errors="replace"
+            )
+        except OSError:
+            return ""
+
+    def ready(self, pid):
+        """Note that it runs; frees what only the start needs."""
+        self._note_pid(pid)
+        if self.stderr_fd >= 0:
+            os.close(self.stderr_fd)
+            self.stderr_fd = -1
+
+    def kill(self):
+        """Kill the worker and the subprocesses of its tasks; does not wait."""
+        if not self._reaped and self._pid is not None:
+            kill_group(self._pid)
+
+    def reap(self):
+        """Kill it and collect how it ended; leaves no zombie."""
+        if self._reaped:
+            return
+        self._reaped = True
+        if self._number is None:
+            self.exitcode = wait_for(self._pid)
+            return
+        ended = self._server.reap([self._number])[0]
+        if ended is not None:
+            self._pid, status = ended
+            self.exitcode = os.waitstatus_to_exitcode(status)
+
+    def descriptors(self):
+        """Return the open descriptors that belong to this worker."""
+        mine = (self.channel.fd, self.page.fd, self.process_fd, self.stderr_fd)
+        return {fd for fd in mine if fd >= 0}
+
+    def close(self):
+        """Close all descriptors; the process is not touched."""
+        self.channel.close()
+        if self.page is not None:
+            self.page.close_fd()
+        for name in ("process_fd", "stderr_fd"):
+            fd = getattr(self, name)
+            if fd >= 0:
+                setattr(self, name, -1)
+                os.close(fd)
+
+
+def _result_memory(size):
+    """Return memory that a large part of a result is received into.
+
+    NumPy asks for huge pages, which makes fresh memory five times as fast to fill.
+    """
+    numpy = sys.modules.get("numpy")
+    return bytearray(size) if numpy is None else numpy.empty(size, "u1")
+
+
+def _memory_file():
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("cypar-stderr", os.MFD_CLOEXEC)
+    import tempfile  # slow to import; other platforms have no unnamed memory
+
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
