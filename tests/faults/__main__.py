@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 
-from driver import Driver
+from driver import PROGRAM_S, Driver
 from programs import CELLS, IMPOSSIBLE, RETURN_AS, make_program
 
 EACH = 20  # programs of each cell that a full run must have
@@ -28,6 +28,9 @@ def parse(arguments):
     parser.add_argument("--repeat", type=int, default=1, help="runs of each program")
     parser.add_argument("-j", type=int, default=os.cpu_count(), help="interpreters")
     parser.add_argument("-x", action="store_true", help="stop at the first violation")
+    parser.add_argument(
+        "--limit", type=float, default=PROGRAM_S, help="seconds until a program hangs"
+    )
     parser.add_argument("--show", action="store_true", help="print the programs only")
     return parser.parse_args(arguments)
 
@@ -89,7 +92,9 @@ class Report:
 
     def print_table(self):
         """Print the counts per cell, and what cannot be combined."""
-        print("\nprograms by fault, backend and return_as (" + ", ".join(RETURN_AS) + ")")
+        print(
+            "\nprograms by fault, backend and return_as (" + ", ".join(RETURN_AS) + ")"
+        )
         for fault, backend in dict.fromkeys(cell[:2] for cell in CELLS):
             counts = [self.counts[fault, backend, how] for how in RETURN_AS]
             print(f"  {fault:12} {backend:16} " + " ".join(f"{n:5}" for n in counts))
@@ -124,7 +129,9 @@ def main():
             print(number, make_program(options.seed, number))
         return 0
     report = Report(len(numbers))
-    driver = Driver(options.seed, numbers, options.j, report.add, options.x)
+    driver = Driver(
+        options.seed, numbers, options.j, report.add, options.x, options.limit
+    )
     driver.run()
     if not options.only:
         report.print_table()

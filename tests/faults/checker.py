@@ -22,6 +22,19 @@ SIGNALS = {"kill": signal.SIGKILL, "segfault": signal.SIGSEGV, "abort": signal.S
 CODES = {"leave": 7, "leave_well": 0}
 # From Ctrl-C to the exception: 0.2 s on an idle machine; this one is busy.
 INTERRUPT_S = 3.0
+# what happened, by variant or else by fault -> kind of the `TaskError`
+KINDS = {
+    "argument cannot be pickled": "pickling",
+    "exception": "exception",
+    "kill": "crash",
+    "exit": "crash",
+    "killer": "crash",
+    "timeout": "timeout",
+    "child_then_error": "exception",
+    "child_then_kill": "crash",
+    "child_then_leave": "crash",
+    "child_then_sleep": "timeout",
+}
 # variant -> (type of the error, what its text holds)
 ERRORS = {
     "raise_exit": ((SystemExit, cypar.CyparError), "injected"),
@@ -123,6 +136,10 @@ class _Judge:
     def never_started(self):
         """Tasks that fail before they are sent or begun."""
         unsent = ("argument cannot be pickled", "argument cannot be loaded")
+        if self.program.fault == "descriptors":
+            # they could not open the file of notes
+            results = enumerate(self.record.results)
+            return {i for i, value in results if isinstance(value, cypar.TaskError)}
         return self.faulty if self.program.variant in unsent else set()
 
     # ---- results -------------------------------------------------------------------
@@ -158,12 +175,12 @@ class _Judge:
             return
         for index, value in enumerate(results):
             yield from self.one_result(index, value)
-        if self.fails and results and len(results) > min(self.faulty):
-            if self.program.on_error == "raise":
-                yield f"{len(results)} results before the error of {self.faulty}"
+        raises = self.fails and self.program.on_error == "raise"
+        if raises and len(results) > min(self.faulty):
+            yield f"{len(results)} results before the error of {self.faulty}"
 
     def one_result(self, index, value):
-        if isinstance(value, _task_error()):
+        if isinstance(value, cypar.TaskError):
             yield from self.task_error(value, index)
         elif tasks.fingerprint(value) != self.expected(index):
             yield (
@@ -176,10 +193,10 @@ class _Judge:
 
     def same_bag(self, results, indexes):
         """Compare results in any order; ``indexes`` None: a part of all."""
-        errors = [value for value in results if isinstance(value, _task_error())]
+        errors = [value for value in results if isinstance(value, cypar.TaskError)]
         for value in errors:
             yield from self.task_error(value, value.index)
-        values = [value for value in results if not isinstance(value, _task_error())]
+        values = [value for value in results if not isinstance(value, cypar.TaskError)]
         got = Counter(map(tasks.fingerprint, values))
         failed = {value.index for value in errors}
         if len(failed) != len(errors):
@@ -197,16 +214,29 @@ class _Judge:
 
     def ordinary(self, index, value):
         """Arrays that come back are private, writeable and of the plain type."""
-        if self.program.pickles and isinstance(value, np.ndarray):
-            if type(value) is not np.ndarray or not value.flags.writeable:
-                yield (
-                    f"result {index} is a {type(value).__name__}, "
-                    f"writeable: {value.flags.writeable}"
-                )
+        if not self.program.pickles or not isinstance(value, np.ndarray):
+            return
+        if type(value) is not np.ndarray or not value.flags.writeable:
+            yield (
+                f"result {index} is a {type(value).__name__}, "
+                f"writeable: {value.flags.writeable}"
+            )
 
     # ---- errors ----------------------------------------------------------------------
 
     def error(self):
+        yield from self.completed(getattr(self.record.error, "completed", {}))
+        yield from self.error_itself()
+
+    def completed(self, values):
+        """The finished results that the error leads to are right."""
+        for index, value in values.items():
+            if not isinstance(value, cypar.TaskError):
+                yield from self.one_result(index, value)
+            if index not in self.started and index not in self.never_started():
+                yield f"task {index} is completed and never started"
+
+    def error_itself(self):
         program, error = self.program, self.record.error
         if program.fault == "descriptors" and self.record.call < program.n_calls:
             # with none there is no worker: the call cannot go on
@@ -229,8 +259,15 @@ class _Judge:
         """Check what stands in the place of a failed task."""
         if value.index != index:
             yield f"the error of task {value.index} in the place of task {index}"
+        kind = KINDS.get(self.program.variant) or KINDS.get(self.program.fault)
+        if self.record.is_faulty and kind is not None and value.kind != kind:
+            yield f"the error of task {index} is of the kind {value.kind}, not {kind}"
         if self.program.fault == "killer" and self.record.is_faulty:
             yield from self.killed(value.exception)
+        elif self.program.fault == "descriptors" and isinstance(
+            value.exception, OSError
+        ):
+            pass  # the task itself, which writes notes, could not open them
         elif not self.fails:
             yield (
                 f"task {index} has an error without a fault: {value.exception!r}\n"
@@ -312,8 +349,3 @@ def _seconds_of(notes):
     begun = {n.index: n.time for n in notes if n.what == "started"}
     ended = {n.index: n.time for n in notes if n.what == "finished"}
     return {index: ended[index] - begun[index] for index in ended if index in begun}
-
-
-def _task_error():
-    """Return the class of failed tasks' places, or nothing while there is none."""
-    return getattr(cypar, "TaskError", ())

@@ -1,4 +1,4 @@
-"""Run many programs: child interpreters side by side, watched from outside.
+r"""Run many programs: child interpreters side by side, watched from outside.
 
 ::
 
@@ -30,7 +30,7 @@ from trigger import is_running
 import cypar
 
 CHUNK = 12  # programs that one interpreter runs
-PROGRAM_S = 60.0  # a program that has no verdict by then hangs
+PROGRAM_S = 60.0  # usual limit for one program, which takes a second or two
 END_S = 30.0  # after its last program, an interpreter ends within this time
 # After the end of an interpreter, for all that belongs to it. A second on an idle
 # machine; this one is busy.
@@ -80,10 +80,15 @@ class Driver:
         Called with each `Verdict`, by one thread at a time.
     stop_at_first : bool
         Begin no program after the first violation.
+    limit_s : float
+        A program that has no verdict by then hangs.
     """
 
-    def __init__(self, seed, numbers, n_slots, on_verdict, stop_at_first=False):
+    def __init__(
+        self, seed, numbers, n_slots, on_verdict, stop_at_first=False, limit_s=PROGRAM_S
+    ):
         self.seed = seed
+        self.limit_s = limit_s
         self.n_slots = n_slots
         self.mountable = None
         self.root = Path(tempfile.mkdtemp(prefix="faults-"))
@@ -122,7 +127,8 @@ class Driver:
                 return
             while numbers and not self._stopped:
                 n_children += 1
-                child = Child(self.seed, self.root / f"{slot}-{n_children}", numbers)
+                folder = self.root / f"{slot}-{n_children}"
+                child = Child(self.seed, folder, numbers, self.limit_s)
                 numbers = child.run(self._judge, lambda: self._stopped)
                 self.mountable = child.mountable
 
@@ -153,8 +159,9 @@ def chunks(seed, numbers):
 class Child:
     """One interpreter and all that belongs to it."""
 
-    def __init__(self, seed, folder, numbers):
+    def __init__(self, seed, folder, numbers, limit_s):
         self.seed = seed
+        self.limit_s = limit_s
         self.folder = folder
         self.numbers = list(numbers)
         self.done = []
@@ -224,7 +231,7 @@ class Child:
             if not select.select([self.answers], [], [], 0.1)[0]:
                 if self.process.poll() is not None:
                     return
-                if time.monotonic() - self.begun_at > PROGRAM_S:
+                if time.monotonic() - self.begun_at > self.limit_s:
                     yield self._hang()
                     return
                 continue
@@ -280,7 +287,7 @@ class Child:
     def _stderr_tail(self):
         return (self.folder / "stderr").read_bytes()[-6_000:].decode(errors="replace")
 
-    # ---- when it is gone ---------------------------------------------------------------
+    # ---- when it is gone -------------------------------------------------------------
 
     def _judge_end(self, verdict):
         """Add what the end of the interpreter shows to the last verdict."""

@@ -166,7 +166,6 @@ def child_then_sleep(job, index):
     time.sleep(FOREVER_S)
 
 
-
 FAULTS = {
     function.__name__: function
     for function in (

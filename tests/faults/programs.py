@@ -93,10 +93,10 @@ SIZES = {
 }
 FAULTY_TIMEOUT_S = 1.0  # far more than a healthy task takes
 
-# Until `on_error` and `retries` exist, programs are drawn without them.
-_OPTIONS = inspect.signature(Parallel.__init__).parameters
-HAS_ON_ERROR = "on_error" in _OPTIONS
-HAS_RETRIES = "retries" in _OPTIONS
+# While it does not exist, programs are drawn without it.
+HAS_MAX_TASKS = (
+    "max_tasks_per_worker" in inspect.signature(Parallel.__init__).parameters
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,8 @@ class Program:
         See `FAULTS`.
     backend, return_as, n_jobs, batch_size, pre_dispatch, mmap_mode, max_nbytes,
     timeout, on_error, retries
-        Arguments of `Parallel`; ``temp_folder``: whether one is given.
+        Arguments of `Parallel`; ``temp_folder``: whether one is given; ``max_tasks`` is
+        ``max_tasks_per_worker``.
     n_calls : int
         The fault happens in call number ``faulty_call``.
     block : bool
@@ -159,6 +160,7 @@ class Program:
     timeout: object
     on_error: str
     retries: int
+    max_tasks: object
     n_calls: int
     faulty_call: int
     block: bool
@@ -265,7 +267,12 @@ class _Draw:
             "mmap_mode": choose(("r", "r", "c", "r+", "w+", None)),
             "max_nbytes": choose(("1M", 1000, 100_000, None)),
             "temp_folder": self.fault == "disk" or self.chance(0.15),
+            "max_tasks": self.max_tasks(),
         }
+
+    def max_tasks(self):
+        recycles = HAS_MAX_TASKS and self.backend == "processes" and self.chance(0.15)
+        return self.random.choice((5, 20, 100)) if recycles else None
 
     def calls(self, found):
         n_calls = self.random.choice((1, 1, 2, 3))
@@ -326,10 +333,10 @@ class _Draw:
 
     def errors(self, found):
         on_error, retries, attempts = "raise", 0, 0
-        if HAS_ON_ERROR and self.is_parallel and self.chance(0.5):
+        if self.chance(0.5):
             on_error = "return"
         crashes = self.fault in ("kill", "exit", "killer")
-        if HAS_RETRIES and crashes and self.chance(0.4):
+        if crashes and self.chance(0.4):
             retries = self.random.choice((1, 2))
             attempts = self.random.choice((0, 1, 1))
         n_faulty = self.random.choice((1, 1, 2, 3))

@@ -12,7 +12,6 @@ import warnings
 import tasks
 from faults import FAULTS, Fault, Injected, Unloadable, Unpicklable, released
 from payloads import Payloads
-from programs import HAS_ON_ERROR, HAS_RETRIES
 from surroundings import around
 from trigger import Trigger
 
@@ -112,11 +111,11 @@ class Runner:
             "max_nbytes": program.max_nbytes,
             "temp_folder": temp_folder,
             "timeout": program.timeout,
+            "on_error": program.on_error,
+            "retries": program.retries,
         }
-        if HAS_ON_ERROR:
-            options["on_error"] = program.on_error
-        if HAS_RETRIES:
-            options["retries"] = program.retries
+        if program.max_tasks is not None:
+            options["max_tasks_per_worker"] = program.max_tasks
         return Parallel(**options)
 
     def _run_calls(self, parallel):

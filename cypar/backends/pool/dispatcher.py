@@ -77,9 +77,9 @@ class Dispatcher:
         """Run the call; returns when it is done or stopped."""
         call = self.call
         call.on_wake(self.wake)
-        self.pool.enter(self.options.n_jobs)
         failed = True
         try:
+            self.pool.enter(self.options.n_jobs)  # which may lack descriptors
             call.source.fill()
             while not (call.stopping or call.outcomes.done):
                 self.woken = False
