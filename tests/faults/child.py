@@ -29,7 +29,13 @@ from cypar.backends.pool.supervisor import pool
 SETTLE_S = 5.0  # what ends by itself may take this long, on a busy machine
 # Signs of trouble on stderr; a worker that crashed on purpose says something else.
 _alive = []
-NOISE = ("Exception ignored", "ResourceWarning", "leaked", "Fatal Python error")
+NOISE = (
+    "Traceback",
+    "Exception ignored",
+    "ResourceWarning",
+    "leaked",
+    "Fatal Python error",
+)
 
 
 def leak_check():
@@ -78,7 +84,7 @@ class Session:
             return
         violations = self.run_and_check(program, folder)
         violations += self.leftovers(before, folder)
-        violations += self.noise(program, stderr_size)
+        violations += self.noise(program, stderr_size, violations)
         tasks.kept.clear()
         seconds = time.monotonic() - begun
         self.say(number=number, violations=violations, seconds=seconds)
@@ -130,16 +136,17 @@ class Session:
         except FileNotFoundError:
             return []
 
-    def noise(self, program, size):
+    def noise(self, program, size, violations):
         """Return a violation if something was printed that nobody expects."""
         with open("/proc/self/fd/2", "rb") as file:
             file.seek(size)
-            text = file.read().decode(errors="replace")
+            text = file.read().decode(errors="replace").strip()
         crashes = program.variant in ("segfault", "abort")
-        words = [word for word in NOISE if word in text]
-        if not words or crashes or program.fault == "interrupt":
-            return []
-        return [f"stderr has {', '.join(words)}:\n{text[-4000:]}"]
+        quiet = not crashes and program.fault != "interrupt"
+        words = [word for word in NOISE if word in text and quiet]
+        if words or (violations and text):
+            return [f"stderr has {', '.join(words) or 'this'}:\n{text[-4000:]}"]
+        return []
 
 
 def print_calls(number, frame):
