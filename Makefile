@@ -20,13 +20,13 @@ rm -rf build/lib*
 cd $(1) && $(PIP) install "..$(2)"
 endef
 
-# What `make faults` and `make soak` run, and with which seed.
+# What `make faults`, `make mutants` and `make soak` run, and with which seed.
 N ?= 2000
 SEED ?= 1
 MINUTES ?= 60
 PROGRAMS ?= 400
 
-.PHONY: help run test bench faults mutants soak lint docs clean
+.PHONY: help run test bench faults mutants soak lint sanitize docs clean
 
 help:
 	@echo "make run     build cypar and run the demo"
@@ -36,6 +36,7 @@ help:
 	@echo "make mutants see that the fault suite notices known bugs"
 	@echo "make soak    make mixed calls for MINUTES=60 and watch memory"
 	@echo "make lint    check style, types and Cython's hints"
+	@echo "make sanitize  run the native core under sanitizers and valgrind"
 	@echo "make docs    build the documentation in build/docs"
 	@echo "make clean   remove everything that was built"
 
@@ -75,6 +76,11 @@ lint: $(TOOLS_ENV)/installed
 	PATH="$(CURDIR)/$(TOOLS_ENV)/bin:$$PATH" cython-lint cypar
 	$(TOOLS_ENV)/bin/mypy
 	$(TOOLS_ENV)/bin/python tools/cython_hints.py
+
+sanitize: $(TOOLS_ENV)/installed
+	for kind in thread address undefined valgrind; do \
+		$(TOOLS_ENV)/bin/python tests/sanitizers/run.py $$kind || exit 1; \
+	done
 
 docs: $(TOOLS_ENV)/installed
 	$(TOOLS_ENV)/bin/sphinx-build -W --keep-going -q -b html docs build/docs

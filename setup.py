@@ -33,7 +33,7 @@ def extensions():
             ".".join(path.with_suffix("").parts),
             [str(path)],
             include_dirs=["cypar/core"],  # for _port.h
-            depends=["cypar/core/_port.h", "setup.py"],
+            depends=[*map(str, Path("cypar/core").glob("*.h")), "setup.py"],
             extra_compile_args=["/O2"] if on_windows else C_FLAGS,
             extra_link_args=[] if on_windows else ["-pthread"],
         )

@@ -19,7 +19,10 @@ _HOMES = {
     "BadFileError": "cypar.core.errors",
     "CyparError": "cypar.core.errors",
     "CyparWarning": "cypar.core.errors",
+    "Kernel": "cypar.kernels",
+    "KernelError": "cypar.core.errors",
     "NoProgressError": "cypar.core.errors",
+    "InitializerError": "cypar.core.errors",
     "Parallel": "cypar.parallel",
     "ParallelBackendBase": "cypar.backends.base",
     "PoolStartError": "cypar.core.errors",
@@ -34,6 +37,7 @@ _HOMES = {
     "dump": "cypar.transport.persistence",
     "effective_n_jobs": "cypar.resolution",
     "get_active_backend": "cypar.resolution",
+    "get_include": "cypar.kernels",
     "load": "cypar.transport.persistence",
     "parallel_backend": "cypar.config",
     "parallel_config": "cypar.config",
@@ -43,6 +47,9 @@ _HOMES = {
     "set_pickler": "cypar.transport.serialize",
     "set_preload": "cypar.backends.pool.preload",
     "share": "cypar.transport.sharing",
+    "shutdown": "cypar.lifecycle",
+    "warmup": "cypar.lifecycle",
+    "worker_index": "cypar.core.worker_index",
     "wrap_non_picklable_objects": "cypar.transport.wrapper",
 }
 

@@ -11,6 +11,8 @@ from cypar.core.cpu import cpu_count as cpu_count
 from cypar.core.errors import BadFileError as BadFileError
 from cypar.core.errors import CyparError as CyparError
 from cypar.core.errors import CyparWarning as CyparWarning
+from cypar.core.errors import InitializerError as InitializerError
+from cypar.core.errors import KernelError as KernelError
 from cypar.core.errors import NoProgressError as NoProgressError
 from cypar.core.errors import PoolStartError as PoolStartError
 from cypar.core.errors import RemoteError as RemoteError
@@ -19,6 +21,11 @@ from cypar.core.errors import TaskPicklingError as TaskPicklingError
 from cypar.core.errors import TaskTimeout as TaskTimeout
 from cypar.core.errors import TaskTraceback as TaskTraceback
 from cypar.core.errors import WorkerCrash as WorkerCrash
+from cypar.core.worker_index import worker_index as worker_index
+from cypar.kernels import Kernel as Kernel
+from cypar.kernels import get_include as get_include
+from cypar.lifecycle import shutdown as shutdown
+from cypar.lifecycle import warmup as warmup
 from cypar.parallel import Parallel as Parallel
 from cypar.resolution import effective_n_jobs as effective_n_jobs
 from cypar.resolution import get_active_backend as get_active_backend

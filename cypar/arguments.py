@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+from cypar.core.sizes import parse_size
+
 TYPE_CHECKING = False  # `typing` is slow to import; type checkers know this name
 if TYPE_CHECKING:
     from typing import Any
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
 # Beyond any real use, and small enough that pre_dispatch * batch_size fits 64 bits.
 MAX_COUNT = 1 << 30
 
-_UNIT_BYTES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _MMAP_MODES = (None, "r", "r+", "w+", "c")
 _PREFERENCES = (None, "processes", "threads")
 _REQUIREMENTS = (None, "sharedmem")
@@ -113,7 +114,7 @@ def parse_max_nbytes(max_nbytes: Any) -> int | None:
         return None
     number: int | float | None
     if isinstance(max_nbytes, str):
-        number = _parse_size(max_nbytes)
+        number = parse_size(max_nbytes)
     else:
         number = as_number(max_nbytes)
     if number is None or not number >= 0:  # `not >=` also refuses nan
@@ -122,15 +123,6 @@ def parse_max_nbytes(max_nbytes: Any) -> int | None:
             f"'1.5M' or '2G', or None to map no arrays; got {shown(max_nbytes)}"
         )
     return None if number == float("inf") else int(number)
-
-
-def _parse_size(text: str) -> float | None:
-    """Return the bytes that a string like '1.5M' stands for, None if it is no size."""
-    digits, unit = text[:-1], text[-1:]
-    plain = digits.replace(".", "", 1)
-    if unit not in _UNIT_BYTES or not (plain.isascii() and plain.isdigit()):
-        return None
-    return _UNIT_BYTES[unit] * float(digits)
 
 
 def parse_temp_folder(temp_folder: Any) -> str | None:

@@ -69,6 +69,17 @@ class Parallel:
         and goes on.
     retries : int, default=0
         How often a task is started again after its worker process died.
+    initializer : callable or None, default=None
+        Called as ``initializer(*initargs)`` in every new worker process before its
+        first task; with ``n_jobs=1`` in the caller, before the loop. Workers that
+        have called another one, or none, are not used. For 'processes' only, like
+        the next three.
+    initargs : tuple, default=()
+    max_tasks_per_worker : int or None, default=None
+        Tasks after which a worker process is replaced.
+    max_worker_memory : int, str or None, default=None
+        Memory of its own, in bytes or as in '1.5G', above which a worker process is
+        replaced once its batch is done; shared and mapped memory does not count.
 
     Raises
     ------
@@ -101,6 +112,10 @@ class Parallel:
         inner_max_num_threads=None,
         on_error=resolution.ON_ERROR,
         retries=resolution.RETRIES,
+        initializer=None,
+        initargs=(),
+        max_tasks_per_worker=None,
+        max_worker_memory=None,
     ):
         if is_shutting_down():
             backend = SequentialBackend()  # nothing can be imported or started now
@@ -119,6 +134,13 @@ class Parallel:
         )
         self._backend = self._resolved.backend
         self._is_foreign = getattr(self._backend, "is_foreign", False)
+        self._worker_life = resolution.worker_life(
+            self._resolved,
+            initializer=initializer,
+            initargs=initargs or None,
+            max_tasks_per_worker=max_tasks_per_worker,
+            max_worker_memory=max_worker_memory,
+        )
         self.n_jobs = self._resolved.n_jobs
         self.verbose = self._resolved.verbose
         self.on_error = self._resolved.on_error
@@ -194,6 +216,7 @@ class Parallel:
 
     def _run_serial(self, iterator):
         call = self._call = SerialCall()
+        self._initialize_caller()
         hook = self.print_progress if self._has_progress() else None
         keep_errors = self.on_error == "return"
         if self.return_generator:
@@ -204,6 +227,16 @@ class Parallel:
             return results
         finally:
             self._end_serial(call)
+
+    def _initialize_caller(self):
+        """Call the initializer here: the caller is the only worker."""
+        life = self._worker_life
+        if life is not None and life.initializer is not None:
+            try:
+                life.initializer(*life.initargs)
+            except BaseException:
+                self._call = None
+                raise
 
     def _end_serial(self, call):
         if self._call is call:
@@ -269,6 +302,7 @@ class Parallel:
             on_error=resolved.on_error,
             retries=resolved.retries,
             verbose=resolved.verbose,
+            worker_life=self._worker_life,
         )
 
     def _make_call(self, iterator, options):
@@ -294,6 +328,12 @@ class Parallel:
         self._finished = call.outcomes.finished
         self._dispatched = call.source.drawn
         call.close()
+
+    def warm_up(self):
+        """Start the workers of this object's calls; see `cypar.warmup`."""
+        n_jobs = self._start_backend()
+        if n_jobs > 1 and hasattr(self._backend, "warm_up"):
+            self._backend.warm_up(self._make_options(n_jobs))
 
     # ---- with-block ----------------------------------------------------------------
 

@@ -49,6 +49,10 @@ class Parallel(Generic[_As]):
         inner_max_num_threads: int | None = None,
         on_error: Literal["raise", "return"] = "raise",
         retries: int = 0,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        max_tasks_per_worker: int | None = None,
+        max_worker_memory: float | str | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -69,6 +73,10 @@ class Parallel(Generic[_As]):
         inner_max_num_threads: int | None = None,
         on_error: Literal["raise", "return"] = "raise",
         retries: int = 0,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        max_tasks_per_worker: int | None = None,
+        max_worker_memory: float | str | None = None,
     ) -> None: ...
     @overload
     def __call__(
@@ -78,6 +86,7 @@ class Parallel(Generic[_As]):
     def __call__(
         self: Parallel[_Stream], iterable: Iterable[_Task[_R]]
     ) -> _Results[_R]: ...
+    def warm_up(self) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self,

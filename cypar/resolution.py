@@ -184,6 +184,25 @@ def get_active_backend(
     return call.backend, _merged(config_state.current()).n_jobs
 
 
+def worker_life(call: Resolved, **given: Any) -> Any:
+    """Return what a call asks of the life of its workers; None for nothing.
+
+    What is None was not given. The parameters of a context count where its backend
+    has them.
+    """
+    params = {name: value for name, value in given.items() if value is not None}
+    if params:
+        registry.check_params(call.backend, _name_of(call.backend), params)
+    elif not call.backend_params:
+        return None
+    parse = getattr(call.backend, "parse_params", None)
+    return None if parse is None else parse({**call.backend_params, **params})
+
+
+def _name_of(backend: Any) -> str:
+    return str(getattr(backend, "name", None) or type(backend).__name__)
+
+
 def effective_n_jobs(n_jobs: int | None = -1) -> int:
     """Return how many tasks would run at once here.
 

@@ -26,6 +26,7 @@ LAZY = {
     "cypar.transport.captures",  # imports dis
     "cypar.transport.failures",  # imports culprit and exceptions, after a failure only
     "cypar.transport.culprit",
+    "cypar.transport.summary",
     "cypar.transport.exceptions",
     "dask",
     "dataclasses",

@@ -83,13 +83,14 @@ def test_wheel_has_every_compiled_module(wheel_files):
 
 
 def test_wheel_has_modules_declarations_and_stubs(wheel_files):
-    expected = sources("*.py", "*.pxd", "*.pyi", "py.typed", "_port.h")
+    expected = sources("*.py", "*.pxd", "*.pyi", "py.typed", "_port.h", "cypar.h")
     assert expected <= set(wheel_files)
 
 
 def test_wheel_has_nothing_else(wheel_files):
     allowed = re.compile(
-        r"cypar/(.*\.(py|pyi|pxd|so|pyd)|py\.typed|core/_port\.h)|cypar-[^/]*\.dist-info/.*"
+        r"cypar/(.*\.(py|pyi|pxd|so|pyd)|py\.typed|core/_port\.h|include/cypar\.h)"
+        r"|cypar-[^/]*\.dist-info/.*"
     )
     assert {name for name in wheel_files if not allowed.fullmatch(name)} == set()
 

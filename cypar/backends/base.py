@@ -33,6 +33,8 @@ class CallOptions:
         `Outcomes.put_error` acts on it.
     retries : int
         How often a task is started again after its worker died.
+    worker_life : WorkerLife or None
+        How worker processes begin and when they are replaced.
     verbose : int or float
     """
 
@@ -50,6 +52,7 @@ class CallOptions:
         "temp_folder",
         "timeout_s",
         "verbose",
+        "worker_life",
     )
 
     def __init__(
@@ -67,6 +70,7 @@ class CallOptions:
         on_error="raise",
         retries=0,
         verbose=0,
+        worker_life=None,
     ):
         self.n_jobs = n_jobs
         self.batch_size = batch_size
@@ -80,6 +84,7 @@ class CallOptions:
         self.nesting_level = nesting_level
         self.on_error = on_error
         self.retries = retries
+        self.worker_life = worker_life
         self.verbose = verbose
 
 
@@ -97,7 +102,11 @@ class Backend:
     supports_timeout : bool
     is_foreign : bool
         The backend must be used even for one job.
+    param_names : tuple of str
+        Parameters that `parse_params` takes.
     """
+
+    param_names = ()
 
     name = "backend"
     label = "Backend"
@@ -126,6 +135,9 @@ class Backend:
 
     def abandon(self, options):
         """Undo `prepare` if `run` has not come: the call was stopped before."""
+
+    def warm_up(self, options):
+        """Start the workers that calls with these options need, if it has any."""
 
     def open(self, options):
         """Enter a with-block of `Parallel`; ``options`` are those of its calls."""

@@ -181,7 +181,7 @@ class MultiprocessingBackend(Backend):
                 return
         block.close()
 
-    # ---- what workers need -----------------------------------------------------------
+    # ---- what workers need --------------------------------------------------------
 
     def _pool_arguments(self, options):
         n_threads = options.inner_max_num_threads

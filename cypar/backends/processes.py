@@ -12,9 +12,13 @@ from cypar.backends.base import Backend
 from cypar.backends.pool.dispatcher import Dispatcher
 from cypar.backends.pool.state import snapshot
 from cypar.backends.pool.supervisor import pool
+from cypar.backends.worker_life import PARAMETERS, WorkerLife
+from cypar.core import config_state
 from cypar.core._helper_threads import is_shutting_down
+from cypar.core._task_queue import LIST, Call
 from cypar.core.cpu import cpu_count, effective_n_jobs
-from cypar.transport import functions
+from cypar.core.errors import InitializerError
+from cypar.transport import functions, serialize
 from cypar.transport._capture import Capture
 from cypar.transport.memory import CallMemory
 
@@ -36,6 +40,7 @@ class ProcessBackend(Backend):
 
     name = "processes"
     label = "ProcessBackend"
+    param_names = PARAMETERS
 
     def effective_n_jobs(self, n_jobs):
         return 1 if is_shutting_down() else effective_n_jobs(n_jobs)
@@ -45,7 +50,24 @@ class ProcessBackend(Backend):
         options = call.options
         memory = CallMemory(options.max_nbytes, options.mmap_mode, options.temp_folder)
         call.source.capture = Capture(_functions(state), None, _explain, memory)
-        Dispatcher(call, pool, _call_state(options, state), _table, memory).run()
+        self._dispatcher(call, state, memory).run()
+
+    def warm_up(self, options):
+        call = Call(options, iter(()), LIST, config_state.caller_context())
+        memory = CallMemory(options.max_nbytes, options.mmap_mode, options.temp_folder)
+        self._dispatcher(call, snapshot(), memory).warm_up()
+
+    def parse_params(self, params):
+        """Return the `WorkerLife` that parameters ask for."""
+        return WorkerLife(**params)
+
+    def _dispatcher(self, call, state, memory):
+        life = call.options.worker_life
+        setup = None
+        if life is not None and life.initializer is not None:
+            setup = _pickled(life)
+        call_state = _call_state(call.options, state)
+        return Dispatcher(call, pool, call_state, _table, memory, setup)
 
 
 # Functions that were encoded before: most programs call the same few in every loop.
@@ -61,6 +83,17 @@ def _functions(state):
         _table.clear()
         _table_path = (state.path, state.cwd)
     return _table
+
+
+def _pickled(life):
+    """Return the initializer and its arguments, as workers get them."""
+    try:
+        return serialize.dumps((life.initializer, life.initargs))
+    except Exception as exc:
+        raise InitializerError(
+            f"initializer={life.initializer!r} with its initargs cannot be sent to "
+            f"worker processes: {type(exc).__name__}: {exc}"
+        ) from exc
 
 
 def _explain(*failed):

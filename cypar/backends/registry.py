@@ -195,6 +195,13 @@ def build(
 
 def _check_params(backend: Any, name: str, params: Mapping[str, Any] | None) -> None:
     """Refuse misspelt parameters; a backend lists those it takes in param_names."""
+    check_params(backend, name, params)
+    if params and hasattr(backend, "parse_params"):
+        backend.parse_params(params)  # wrong values fail here, not at the call
+
+
+def check_params(backend: Any, name: str, params: Mapping[str, Any] | None) -> None:
+    """Raise ValueError for parameters that a backend does not have."""
     known = getattr(backend, "param_names", ())
     unknown = [param for param in params or () if param not in known]
     if unknown:

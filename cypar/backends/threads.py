@@ -18,6 +18,7 @@ from functools import partial
 from cypar.backends.base import Backend
 from cypar.backends.stall import CHECK_S, StallWatch, no_progress, progress_of
 from cypar.core import _helper_threads
+from cypar.core._draw_pace import DrawPace
 from cypar.core._helper_threads import Parker
 from cypar.core._worker_loop import is_worker_thread, work
 from cypar.core.cpu import effective_n_jobs
@@ -36,6 +37,8 @@ class ThreadBackend(Backend):
 
     def run(self, call):
         call.explain = _explain
+        call.source.pace = _pace(call.options)
+        call.source.packs_kernels = True
         call.source.fill()
         if call.outcomes.done or call.stopping:
             return
@@ -52,6 +55,13 @@ class ThreadBackend(Backend):
                 call.recruit = None
                 work(call, Parker())
         _wait(call)
+
+
+def _pace(options):
+    """How far to draw ahead; None where the user has said it exactly."""
+    if options.batch_size or options.explicit_pre_dispatch or not options.pre_dispatch:
+        return None
+    return DrawPace(options.pre_dispatch)
 
 
 def _explain(exc, task):

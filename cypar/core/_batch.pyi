@@ -23,6 +23,7 @@ def read_results(
     outcomes: Outcomes,
     decode_error: Callable[[int, bytes], BaseException],
 ) -> list[Batch]: ...
+def size_of(value: Any) -> int: ...
 def give(
     outcomes: Outcomes,
     index: int,

@@ -39,6 +39,6 @@ cdef class Registry:
     cdef dict entries             # id of the owner -> list of Entry
     cdef list strong              # entries that keep their owner alive
     cdef readonly list orphans    # entries of calls that are over
-    cdef dict evicted             # id of an owner whose copy made room -> weak reference
+    cdef dict evicted             # id of an owner whose copy made room -> weak ref
     cdef uint64_t state           # of the random numbers
     cdef uint64_t last_number     # of an entry

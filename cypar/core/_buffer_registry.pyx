@@ -104,7 +104,8 @@ cdef class Entry:
                          uint64_t seed) except -1:
         """Whether the bytes from ``low`` to ``high`` are those of the copy."""
         cdef bint covered = call == self.call and (
-            self.strided is not None or (self.seen_low <= low and high <= self.seen_high)
+            self.strided is not None
+            or (self.seen_low <= low and high <= self.seen_high)
         )
         cdef bint samples
         if self.writable and call != self.call:

@@ -177,7 +177,9 @@ cdef int make_ready(char* target, int fd, int64_t offset, size_t n, size_t n_rea
 # ---- views whose elements are apart ----------------------------------------------
 
 
-cdef inline bint equal_items(const char* a, const char* b, Py_ssize_t size) noexcept nogil:
+cdef inline bint equal_items(
+    const char* a, const char* b, Py_ssize_t size
+) noexcept nogil:
     if size == 8:
         return (<const uint64_t*>a)[0] == (<const uint64_t*>b)[0]
     return memcmp(a, b, size) == 0
@@ -428,14 +430,19 @@ def common_ends(bytes a, bytes b):
     cdef const char* end_y = y + len(b)
     prefix = common_prefix(x, y, n)
     n -= prefix
-    while n - suffix >= 64 and memcmp(end_x - suffix - 64, end_y - suffix - 64, 64) == 0:
+    while (
+        n - suffix >= 64
+        and memcmp(end_x - suffix - 64, end_y - suffix - 64, 64) == 0
+    ):
         suffix += 64
     while suffix < n and end_x[-suffix - 1] == end_y[-suffix - 1]:
         suffix += 1
     return prefix, suffix
 
 
-cdef Py_ssize_t common_prefix(const char* x, const char* y, Py_ssize_t n) noexcept nogil:
+cdef Py_ssize_t common_prefix(
+    const char* x, const char* y, Py_ssize_t n
+) noexcept nogil:
     cdef Py_ssize_t prefix = 0
     while n - prefix >= 64 and memcmp(x + prefix, y + prefix, 64) == 0:
         prefix += 64

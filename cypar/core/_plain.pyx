@@ -55,7 +55,8 @@ cpdef bint is_plain(
 
     True for what `is_immutable` accepts and for bytearray, list, dict, set and NumPy
     arrays of numbers, dates or text, nested up to 6 levels deep. With ``max_array``,
-    arrays of more bytes and views of memory that NumPy does not own do not count.
+    arrays of more bytes, read-only ones, ones in the other byte order and views of
+    memory that NumPy does not own do not count.
     """
     cdef Bounds bounds
     bounds.n_objects = MAX_OBJECTS
@@ -165,8 +166,8 @@ cdef bint _is_plain_array(object obj, object kind, Py_ssize_t max_bytes) noexcep
         return False
     if max_bytes < 0:
         return True
-    if obj.nbytes > max_bytes:
-        return False
+    if obj.nbytes > max_bytes or not dtype.isnative or not obj.flags.writeable:
+        return False  # the pickle of NumPy would change byte order or flag
     base = obj.base
     while type(base) is NDARRAY:
         base = base.base

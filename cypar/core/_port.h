@@ -10,6 +10,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include <Python.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -42,6 +43,13 @@ static inline void port_store32(uint32_t *word, uint32_t value) {
 static inline uint32_t port_add32(uint32_t *word, uint32_t value) {
     return __atomic_fetch_add(word, value, __ATOMIC_SEQ_CST);
 }
+static inline int port_cas32(uint32_t *word, uint32_t expected, uint32_t desired) {
+    return __atomic_compare_exchange_n(word, &expected, desired, 0,
+                                       __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+static inline uint32_t port_swap32(uint32_t *word, uint32_t value) {
+    return __atomic_exchange_n(word, value, __ATOMIC_SEQ_CST);
+}
 static inline uint64_t port_load64(const uint64_t *word) {
     return __atomic_load_n(word, __ATOMIC_ACQUIRE);
 }
@@ -51,6 +59,10 @@ static inline void port_store64(uint64_t *word, uint64_t value) {
 static inline int port_cas64(uint64_t *word, uint64_t expected, uint64_t desired) {
     return __atomic_compare_exchange_n(word, &expected, desired, 0,
                                        __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+static inline uint64_t port_add64(uint64_t *word, uint64_t value) {
+    return __atomic_fetch_add(word, value, __ATOMIC_SEQ_CST);
 }
 
 static inline void port_fence(void) {
@@ -65,16 +77,49 @@ static inline int64_t port_monotonic_ns(void) {
     return (int64_t)now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
+static inline void port_pause(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("yield");
+#endif
+}
 /* One step of a short spin: a few pauses, then others may have the processor. */
 static inline void port_spin_step(void) {
-    for (int i = 0; i < 16; i++) {
-#if defined(__x86_64__) || defined(__i386__)
-        __builtin_ia32_pause();
-#elif defined(__aarch64__)
-        __asm__ __volatile__("yield");
-#endif
-    }
+    for (int i = 0; i < 16; i++)
+        port_pause();
     sched_yield();
+}
+/* The same without giving the processor away, and it ends at once when *word differs
+ * from expected. */
+static inline void port_spin_on(const uint32_t *word, uint32_t expected) {
+    for (int i = 0; i < 16 && port_load32(word) == expected; i++)
+        port_pause();
+}
+
+/* ---- the current thread ------------------------------------------------------ */
+
+static inline uint64_t port_thread_id(void) {
+    return (uint64_t)(uintptr_t)pthread_self();
+}
+/* One pointer per thread, and one set of them per extension module. */
+static __thread void *port_thread_pointer;
+static inline void *port_get_here(void) {
+    return port_thread_pointer;
+}
+static inline void port_set_here(void *pointer) {
+    port_thread_pointer = pointer;
+}
+/* Code that may be called with or without the GIL lets go of it and takes it back. */
+static inline int port_attached(void) {
+    return PyGILState_Check();
+}
+static inline void *port_detach(void) {
+    return PyGILState_Check() ? PyEval_SaveThread() : NULL;
+}
+static inline void port_attach(void *state) {
+    if (state != NULL)
+        PyEval_RestoreThread((PyThreadState *)state);
 }
 
 /* ---- park and unpark -------------------------------------------------------- */

@@ -8,14 +8,27 @@ cdef extern from "_port.h" nogil:
     uint32_t port_load32(const uint32_t* word) noexcept
     void port_store32(uint32_t* word, uint32_t value) noexcept
     uint32_t port_add32(uint32_t* word, uint32_t value) noexcept
+    bint port_cas32(uint32_t* word, uint32_t expected, uint32_t desired) noexcept
+    uint32_t port_swap32(uint32_t* word, uint32_t value) noexcept
     uint64_t port_load64(const uint64_t* word) noexcept
     void port_store64(uint64_t* word, uint64_t value) noexcept
     bint port_cas64(uint64_t* word, uint64_t expected, uint64_t desired) noexcept
-
+    uint64_t port_add64(uint64_t* word, uint64_t value) noexcept
     void port_fence() noexcept  # sequentially consistent
 
     int64_t port_monotonic_ns() noexcept
+    void port_pause() noexcept
     void port_spin_step() noexcept
+    void port_spin_on(const uint32_t* word, uint32_t expected) noexcept
+
+    uint64_t port_thread_id() noexcept
+    # one pointer per thread and extension module
+    void* port_get_here() noexcept
+    void port_set_here(void* pointer) noexcept
+    bint port_attached() noexcept
+    # NULL if the caller did not hold the GIL; attach gives back what detach took
+    void* port_detach() noexcept
+    void port_attach(void* state) noexcept
 
     # 0 woken or the word differs, 1 timeout, 2 signal; timeout_ns < 0: none
     int port_park(uint32_t* word, uint32_t expected, int64_t timeout_ns) noexcept

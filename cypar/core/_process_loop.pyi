@@ -7,10 +7,10 @@ class BatchRunner:
     def __init__(
         self,
         page: StatusPage,
-        dumps: Callable[[Any], bytes],
-        encode_error: Callable[[BaseException, Any, Any, Any], bytes],
+        dumps: Callable[[Any], bytes | tuple[bytes, list[tuple[int, Any]]]],
+        encode_error: Callable[[BaseException, Any, Any, Any], bytes | None],
         flush: Callable[[], object],
-        send: Callable[[int, int, int, bytes, float], object],
+        send: Callable[[int, int, int, bytes, float, Any], object],
     ) -> None: ...
     def leave_after_task(self) -> None: ...
     def run_columns(
@@ -27,4 +27,5 @@ class BatchRunner:
         load: Callable[
             [int], tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
         ],
+        let_go: Callable[[], object] | None = None,
     ) -> None: ...

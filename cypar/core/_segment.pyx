@@ -27,7 +27,7 @@ from libc.string cimport memcpy
 from posix.mman cimport (
     MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap,
 )
-from posix.unistd cimport close, ftruncate
+from posix.unistd cimport close
 
 from cypar.core._copying cimport (
     MAX_DIMS, Strided, copy_strided, fill, make_ready,
@@ -215,7 +215,7 @@ cdef class Segment:
 
 
 def buffer_address(obj):
-    """Return (address, bytes, read-only) of a contiguous buffer, which must stay alive."""
+    """Return (address, bytes, read-only) of a contiguous buffer that stays alive."""
     cdef Py_buffer view
     PyObject_GetBuffer(obj, &view, PyBUF_SIMPLE)
     answer = (<uintptr_t>view.buf, view.len, bool(view.readonly))

@@ -1,8 +1,9 @@
 """One call's state: the input (TaskSource), the results (Outcomes), the stop."""
 
-from cpython.ref cimport PyObject
+from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport int64_t, uint32_t
 
+from cypar.core._draw_pace cimport DrawPace
 from cypar.core._helper_threads cimport Parker
 
 
@@ -11,6 +12,7 @@ cdef class TaskSource:
     cdef object draw_context          # copy of the caller's contextvars, for draws
     cdef Call call
     cdef public object capture        # (index, task) -> payload, right after a draw
+    cdef public bint packs_kernels    # tasks that are kernels are packed when drawn
     cdef PyObject** ring              # the FIFO: owned references
     cdef Py_ssize_t capacity          # slots in ring, a power of two
     cdef Py_ssize_t head              # slot of the oldest task
@@ -21,13 +23,18 @@ cdef class TaskSource:
     cdef readonly Py_ssize_t pre_dispatch  # batches; 0 means all
     cdef readonly bint drawing        # a thread is inside the user's iterator
     cdef readonly bint ended
+    cdef public DrawPace pace         # None: one more per outcome
+    cdef Py_ssize_t low               # so few pending tasks make a worker draw
 
     cdef bint has_room(self) noexcept
     cdef bint may_start(self) noexcept
+    cdef PyObject* peek(self) noexcept
     cdef PyObject* pop(self, Py_ssize_t* index) noexcept
     cdef int push(self, object payload) except -1
     cdef int advance(self) except -1
     cdef int refill(self, Py_ssize_t enough) except -1
+    cdef int draw_ahead(self) except -1
+    cdef void stop_pacing(self) noexcept
 
 
 cdef class Outcomes:
@@ -80,8 +87,25 @@ cdef class Call:
     cdef public Py_ssize_t joined            # worker threads asked to join so far
     cdef readonly bint over           # the backend is through with the call
     cdef bint gate_open               # more than one worker thread may join
+    cdef Py_ssize_t kernel_chunk      # that one worker takes at a time; 0: not set
+    cdef bint kernels_pay             # a second worker is worth it, as far as is known
     cdef public object recruit        # () asks one more worker thread to join
     cdef public object task_context   # contextvars that tasks run in; copied per worker
     cdef public object explain        # (exc, task) -> exc, adds the traceback text
 
     cdef int wake_one(self) except -1
+
+
+# How C functions become tasks of the thread backend: filled in when there are any.
+ctypedef object (*pack_function)(tuple task)
+ctypedef int (*run_function)(
+    Call call, Parker me, Py_ssize_t index, PyObject* first
+) except -1
+
+cdef struct KernelHooks:
+    PyTypeObject* kernel_type   # tasks whose function is of this type are packed ...
+    PyTypeObject* packed_type   # ... when they are drawn, into objects of this one
+    pack_function pack
+    run_function run        # owns the reference to the first task
+
+cdef KernelHooks kernel_hooks

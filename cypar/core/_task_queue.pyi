@@ -2,6 +2,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context
 from typing import Any
 
+from cypar.core._draw_pace import DrawPace
+
 LATER: object
 END: object
 LIST: int
@@ -14,6 +16,8 @@ def as_task(
 
 class TaskSource:
     capture: Callable[[int, Any], Any] | None
+    packs_kernels: bool
+    pace: DrawPace | None
     @property
     def pending(self) -> int: ...
     @property

@@ -29,6 +29,7 @@ from _thread import RLock
 from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport Py_TYPE
 from cpython.ref cimport Py_INCREF, PyObject, Py_XDECREF
 from libc.stdint cimport int64_t, uint32_t
 
@@ -87,6 +88,13 @@ def as_task(item):
     return task
 
 
+cdef KernelHooks kernel_hooks
+
+
+cdef inline bint is_kernel(tuple task) noexcept:
+    return Py_TYPE(<object>task[0]) == kernel_hooks.kernel_type
+
+
 cdef class TaskSource:
     """The user's iterator behind a FIFO of bounded size."""
 
@@ -102,6 +110,7 @@ cdef class TaskSource:
         self.draw_context = context
         self.returned = []
         self.pre_dispatch = pre_dispatch
+        self.low = UNLIMITED
         self.set_batch_size(max(1, batch_size))
 
     def __dealloc__(self):
@@ -157,6 +166,10 @@ cdef class TaskSource:
         self.pending += 1
         return 0
 
+    cdef PyObject* peek(self) noexcept:
+        """The oldest task that was not popped (a borrowed reference), or NULL."""
+        return self.ring[self.head] if self.pending else NULL
+
     cdef PyObject* pop(self, Py_ssize_t* index) noexcept:
         """The oldest task (the caller owns the reference), or NULL."""
         cdef PyObject* payload
@@ -188,9 +201,12 @@ cdef class TaskSource:
             self.call.fail(exc)
             return 0
         index = self.drawn
-        if self.capture is not None:
+        if self.capture is not None or (self.packs_kernels and is_kernel(item)):
             try:
-                item = self.capture(index, item)
+                if self.capture is None:
+                    item = kernel_hooks.pack(item)
+                else:
+                    item = self.capture(index, item)
             except BaseException as exc:
                 # counted as a task that failed before it was sent; the FIFO holds
                 # the last drawn tasks without a gap, so something takes its place
@@ -222,6 +238,27 @@ cdef class TaskSource:
             self.call.outcomes.settle()
             self.call.wake()
         return 0
+
+    cdef int draw_ahead(self) except -1:
+        """Draw as thread workers do: one more per outcome, or in bursts."""
+        cdef Outcomes outcomes = self.call.outcomes
+        cdef Py_ssize_t drawn = self.drawn
+        cdef int64_t begin
+        if self.drawing or self.ended:
+            return 0
+        if self.pace is None or not self.pace.is_due(outcomes.finished):
+            return self.refill(UNLIMITED)
+        begin = port_monotonic_ns()
+        self.set_batch_size(self.pace.update(outcomes.finished, begin))
+        self.low = self.window // 4 if self.pace.size > 1 else UNLIMITED
+        self.refill(UNLIMITED)
+        self.pace.drew(self.drawn - drawn, port_monotonic_ns() - begin)
+        return 0
+
+    cdef void stop_pacing(self) noexcept:
+        """Draw one more per outcome from now on; somebody else sets the window."""
+        self.pace = None
+        self.low = UNLIMITED
 
     def fill(self):
         """Draw until the window is full, the input ends, or the call stops."""
@@ -311,7 +348,7 @@ cdef class Outcomes:
 
     cdef bint store(self, Py_ssize_t index, object value, Py_ssize_t size) except -1:
         """Keep one result; False if the task already has an outcome."""
-        if index in self.errors:
+        if len(self.errors) != 0 and index in self.errors:
             return False
         if self.mode == LIST:
             if index >= len(self.results):  # the results were taken: it comes late
@@ -577,6 +614,7 @@ cdef class Call:
         self.timed = {}
         self.outcomes = Outcomes(self, mode, max_unread, max_unread_bytes)
         self.outcomes.lock = RLock()
+        self.kernels_pay = True
         self.source = TaskSource(
             self, iterator, options.pre_dispatch, options.batch_size, context
         )
@@ -667,8 +705,8 @@ cdef class Call:
         """
         if self.gate_open:
             return
-        self.gate_open = True
-        if self.source.pending and not self.stop_state:
+        self.gate_open = True  # where it does not pay now, a worker may find it does
+        if self.source.pending and not self.stop_state and self.kernels_pay:
             self.wake_one()
 
     def start_worker(self):

@@ -11,17 +11,17 @@ Thread safety: any number of threads may run the loop for one call.
 import threading
 
 from cpython.contextvars cimport PyContext_Copy, PyContext_Enter, PyContext_Exit
-from cpython.object cimport PyObject_Call, PyObject_CallObject
+from cpython.object cimport Py_TYPE, PyObject_Call, PyObject_CallObject
 from cpython.ref cimport PyObject, Py_DECREF
 
 from cypar.core._helper_threads cimport Parker
 from cypar.core._port cimport port_monotonic_ns
-from cypar.core._task_queue cimport Call, Outcomes, TaskSource
+from cypar.core._task_queue cimport Call, Outcomes, TaskSource, kernel_hooks
 
 from cypar.core._task_queue import as_task
 from cypar.core.errors import TaskError, attach_completed
+from cypar.core.worker_index import swap as swap_index
 
-cdef Py_ssize_t _ALL = <Py_ssize_t>1 << 62  # until the window is full
 cdef object _local = threading.local()  # .depth: worker loops on this thread's stack
 
 
@@ -47,18 +47,33 @@ def work(Call call, parker):
         return  # the call was over before this thread came
     context = PyContext_Copy(call.task_context)
     _local.depth = getattr(_local, "depth", 0) + 1
+    cdef Parker me = parker
+    me.index = _free_index(call)
+    old_index = swap_index(me.index)
     call.members.append(parker)
     PyContext_Enter(context)
     try:
-        _loop(call, parker)
+        _loop(call, me)
     except BaseException as exc:  # a fault of ours becomes the call's error
         call.fail(exc)
     finally:
         PyContext_Exit(context)
+        swap_index(old_index)
         _local.depth -= 1
         call.members.remove(parker)
         if not call.members:
             call.outcomes.notify()
+
+
+cdef Py_ssize_t _free_index(Call call) except -1:
+    """Return the lowest number that no worker of the call has, but for late ones."""
+    cdef Py_ssize_t index = 0
+    cdef set taken = {
+        (<Parker>member).index for member in call.members if member not in call.late
+    }
+    while index in taken:
+        index += 1
+    return index
 
 
 cdef int _loop(Call call, Parker me) except -1:
@@ -87,6 +102,11 @@ cdef int _loop(Call call, Parker me) except -1:
                 if me in call.sleeping:  # a signal ended the wait
                     call.sleeping.remove(me)
             continue
+        if Py_TYPE(<object>payload) == kernel_hooks.packed_type:
+            kernel_hooks.run(call, me, index, payload)
+            if outcomes.hook is None and source.pending <= source.low:
+                source.draw_ahead()
+            continue
         task = <tuple>payload
         Py_DECREF(task)  # the FIFO's reference; the name holds its own
         if size == 1:
@@ -101,9 +121,9 @@ cdef int _loop(Call call, Parker me) except -1:
             batch.append((index, task))
             task = None
             _run_batch(call, outcomes, me, batch, size, timed)
-        # one more task per completion; with a hook, put() has drawn it already
-        if outcomes.hook is None and not source.ended:
-            source.refill(_ALL)
+        # with a hook, put() has drawn one more already
+        if outcomes.hook is None and source.pending <= source.low:
+            source.draw_ahead()
     return 0
 
 

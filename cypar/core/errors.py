@@ -66,8 +66,42 @@ class NoProgressError(CyparError, RuntimeError):
     """
 
 
+class KernelError(CyparError, RuntimeError):
+    """A C function returned a value that stands for a failure.
+
+    Attributes
+    ----------
+    result : int or float
+    row : int or None
+        Position in a `Kernel.map`.
+    """
+
+    def __init__(self, message, result=None, row=None):
+        super().__init__(message)
+        self.result = result
+        self.row = row
+
+    def __reduce__(self):
+        return type(self), (*self.args, self.result, self.row)
+
+
+class RegionCancelled(CyparError, RuntimeError):
+    """A nested native region ended early because one around it failed.
+
+    Only the body that called the nested region sees it: the failure of the region
+    around takes its place.
+    """
+
+
 class PoolStartError(CyparError, RuntimeError):
     """Worker processes cannot be started; the message ends with their stderr."""
+
+
+class InitializerError(CyparError, RuntimeError):
+    """The ``initializer`` of worker processes failed.
+
+    ``__cause__`` is what it raised, if it has raised something.
+    """
 
 
 class BadFileError(CyparError, ValueError):

@@ -19,18 +19,18 @@ from cypar.core._watch cimport Watch
 
 from cypar.core._segment import Parcel
 from cypar.transport import settings, sharing
-from cypar.transport.deltas import MIN_BYTES, Deltas, Patch, Repeats
+from cypar.transport.deltas import MIN_BYTES as _MIN_BYTES, Deltas, Patch, Repeats
 from cypar.transport.functions import PackedRef
-from cypar.transport.memory import RAW_BYTES
-from cypar.transport.pieces import DELTA, PACKED, TASK
+from cypar.transport.memory import RAW_BYTES as _RAW
+from cypar.transport.pieces import DELTA as _DELTA, PACKED as _PACKED, TASK
 
 cdef object _pack_task = TASK.pack
 cdef dict _settings = vars(settings)
 cdef object _Patch = Patch
 cdef object _PackedRef = PackedRef
 cdef dict _shared = sharing.shared  # id -> Shared; mostly empty
-cdef Py_ssize_t _MIN_DELTA = MIN_BYTES
-cdef Py_ssize_t _RAW_BYTES = RAW_BYTES
+cdef Py_ssize_t _MIN_DELTA = _MIN_BYTES
+cdef Py_ssize_t _RAW_BYTES = _RAW
 
 
 cdef class Capture:
@@ -168,12 +168,12 @@ def table_of(list tasks, function_id, outbox=None):
             data = _c_dumps((data, {}), 5)
         elif type(data) is _Patch:
             data = outbox.patch(data)
-            flags = DELTA
+            flags = _DELTA
         if len(captured) == 3:
             n_pieces = outbox.put(captured[2], pieces, tail)
         number = 0
         if type(reference) is _PackedRef:
-            flags |= PACKED
+            flags |= _PACKED
             reference = reference.guard
         if reference is not None:
             number = function_id(reference)

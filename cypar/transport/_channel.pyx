@@ -1,16 +1,17 @@
 """Framed messages over a stream socket between the parent and one worker.
 
 A frame is a header of 24 bytes (type, slot, flags, a number, a time and the size of
-the payload) and the payload. Large buffers may follow: the size is then marked, and the payload begins with a table of their sizes. Each of them is received into memory
-of its own, with no copy in between. The parent's side never blocks: what the socket does
-not take is queued, and the parent always reads, so two sides that send large data
-at the same time cannot deadlock. The worker's side blocks.
+the payload) and the payload. Large buffers may follow: the size is then marked, and
+the payload begins with a table of their sizes. Each of them is received into memory
+of its own, with no copy in between. The parent's side never blocks: what the socket
+does not take is queued, and the parent always reads, so two sides that send large
+data at the same time cannot deadlock. The worker's side blocks.
 
 Thread safety: one thread at a time on each side.
 """
 
 from collections import deque
-from sys import byteorder
+from sys import byteorder as _byteorder
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.buffer cimport (
@@ -131,7 +132,7 @@ cdef class Channel:
         that waits: the buffers may be changed afterwards.
         """
         cdef BufferEntry entry
-        cdef list table = [len(buffers).to_bytes(8, byteorder)]
+        cdef list table = [len(buffers).to_bytes(8, _byteorder)]
         for kind, buffer in buffers:
             entry.kind = kind
             entry.size = len(buffer)
@@ -300,8 +301,8 @@ cdef class Channel:
     cdef int expect_buffers(self, object payload) except -1:
         """Make memory for the buffers that follow a payload."""
         cdef BufferEntry entry
-        cdef Py_ssize_t n = int.from_bytes(payload[:8], byteorder), i, begin = 8
-        for i in range(n):
+        cdef Py_ssize_t n = int.from_bytes(payload[:8], _byteorder), begin = 8
+        for _ in range(n):
             memcpy(&entry, PyBytes_AS_STRING(bytes(payload[begin:begin + 16])), 16)
             begin += 16
             self.expect(self.memory(entry.kind, entry.size))

@@ -12,7 +12,7 @@ from cypar.core._segment import copy_to_bytearray
 from cypar.transport.pieces import MODES
 
 # dtype.kind of arrays whose dtype is fully described by its string
-_SIMPLE_KINDS = frozenset("biufcSUmM")
+SIMPLE_KINDS = frozenset("biufcSUmM")
 
 
 class Plain:
@@ -32,7 +32,7 @@ def loaded_numpy():
 
 def describe_dtype(dtype):
     """Return what stands for a dtype in a pickle: its string if that says all."""
-    if dtype.kind in _SIMPLE_KINDS and dtype.metadata is None:
+    if dtype.kind in SIMPLE_KINDS and dtype.metadata is None:
         return dtype.str
     return dtype
 
@@ -48,7 +48,7 @@ def is_plain_subclass(numpy, kind):
 
 
 def reduce_masked(numpy, array):
-    """Reduce a masked array to its data, its mask and the rest; None if it is special."""
+    """Reduce a masked array to data, mask and the rest; None if it is special."""
     if type(array).__reduce__ is not numpy.ma.MaskedArray.__reduce__:
         return None
     mask = numpy.ma.getmask(array)
@@ -100,6 +100,11 @@ def as_memmap(np, buffer, start, piece, mode, dtype, shape, strides):
     return array
 
 
+def rebuild_swapped(array, dtype):
+    """Make an array of the other byte order from its bytes."""
+    return array.view(dtype)
+
+
 def rebuild_subclass(cls, array):
     """Make an instance of a subclass of ndarray on the memory of an array."""
     return array.view(cls)
@@ -124,7 +129,9 @@ def rebuild_stored(stored, dtype, shape, order, may_map):
         return np.ndarray(shape, dtype, stored.buffer, stored.start, order=order)
     strides = None
     if order == "F":
-        strides = np.ndarray(shape, dtype, stored.buffer, stored.start, order="F").strides
+        strides = np.ndarray(
+            shape, dtype, stored.buffer, stored.start, order="F"
+        ).strides
     mode = MODES[mapped.kind]
     return as_memmap(
         np, stored.buffer, stored.start, mapped, mode, dtype, shape, strides

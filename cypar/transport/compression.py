@@ -9,7 +9,8 @@ import os
 import zlib
 from io import BytesIO
 
-LEVEL = 3  # of zlib and gzip when none is given: most of the gain for a tenth of the time
+# of zlib and gzip when none is given: most of the gain for a tenth of the time
+LEVEL = 3
 METHODS = ("zlib", "gzip", "bz2", "lzma", "xz")
 _BY_EXTENSION = {
     ".z": "zlib",

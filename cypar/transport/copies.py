@@ -18,9 +18,10 @@ from cypar.core.cpu import cpu_count
 from cypar.core.errors import CyparWarning
 from cypar.transport.arrays import loaded_numpy
 from cypar.transport.layout import address_of, bounds
-from cypar.transport.segments import Arena, arena
+from cypar.transport.segments import ALIGNMENT, Arena, arena
 from cypar.transport.temp_folder import TempFolder, chosen_folder
 
+USUAL_ALIGNMENT = 16  # bytes; of what the allocators of C and NumPy return
 MAX_ROOT = 2  # a view's whole array is copied if it is at most this many times larger
 _numbers = itertools.count(1)
 _warned: set = set()
@@ -77,9 +78,7 @@ class Copier:
             root_low, root_high = bounds(address_of(root), root)
             if root_high - root_low <= MAX_ROOT * (high - low):
                 low, high = root_low, root_high
-        placed = self._place(
-            root, low, high, layout, _is_immutable(array), writable
-        )
+        placed = self._place(root, low, high, layout, _is_immutable(array), writable)
         if placed is None:
             return None
         segment, number, offset = placed
@@ -117,7 +116,13 @@ class Copier:
             choice.counters.reused += 1
             entry.segment.pin()
             return entry.segment, entry.number, _offset(entry, layout)
-        segment, offset = choice.take(high - low if strided is None else layout.size)
+        if strided is None:
+            # elements that are aligned here stay so, wherever the memory begins
+            shift = low % ALIGNMENT if low % USUAL_ALIGNMENT else 0
+            segment, offset = choice.take(high - low + shift)
+            offset += shift
+        else:
+            segment, offset = choice.take(layout.size)
         try:
             if strided is None:
                 segment.write(offset, low, high - low, self.two_threads)
@@ -190,8 +195,10 @@ def _is_immutable_object(obj):
 
 def _warn(choice, error):
     """Tell once for each kind of memory that it has no room."""
-    kind = "temp_folder" if choice.make_segment.__name__ == "make_segment" else (
-        "disk" if choice is disk_arena else "memory"
+    kind = (
+        "temp_folder"
+        if choice.make_segment.__name__ == "make_segment"
+        else ("disk" if choice is disk_arena else "memory")
     )
     if kind in _warned:
         return

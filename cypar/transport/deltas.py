@@ -95,7 +95,7 @@ class Deltas:
         self.bases = []  # the most recently used last
 
     def encode(self, data):
-        """Return a `Patch`, or the bytes themselves if nothing like them came before."""
+        """Return a `Patch`, or the bytes if nothing like them came before."""
         for base in reversed(self.bases):
             prefix, suffix = common_ends(base.data, data)
             if prefix + suffix >= MIN_SAVING * len(data):
@@ -179,7 +179,7 @@ def _only_mutable(args, kwargs):
     return found
 
 
-# ---- in a worker -----------------------------------------------------------------------
+# ---- in a worker -----------------------------------------------------------------
 
 
 def restore(data):

@@ -43,9 +43,9 @@ def explain_read_only(exc, function, args, kwargs):
         return
     place, nbytes = found
     hint = (
-        f"{place} has {_size(nbytes)}, which is more than max_nbytes, and so workers map "
-        "it read-only. Parallel(mmap_mode='c') gives each task a private copy of what "
-        "it writes to; mmap_mode=None or max_nbytes=None maps nothing"
+        f"{place} has {_size(nbytes)}, which is more than max_nbytes, so workers "
+        "map it read-only. Parallel(mmap_mode='c') gives each task a private copy of "
+        "what it writes to; mmap_mode=None or max_nbytes=None maps nothing"
     )
     if type(exc) in (ValueError, TypeError) and exc.args == (text,):
         exc.args = (f"{text}: {hint}",)

@@ -52,8 +52,8 @@ class _JoblibUnpickler(pickle._Unpickler):
             return _Wrapper
         if (module, name) in _OLD:
             raise BadFileError(
-                f"{self.name!r} was written by joblib before version 0.10, whose format "
-                "is not read here: load it with joblib and dump it again"
+                f"{self.name!r} was written by joblib before version 0.10, whose "
+                "format is not read here: load it with joblib and dump it again"
             )
         return super().find_class(module, name)
 

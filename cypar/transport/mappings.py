@@ -113,10 +113,7 @@ class _Segment:
 
     def is_busy(self):
         """Whether anything but this object refers to a kept mapping."""
-        for kind in self.kept:
-            if sys.getrefcount(self.kept[kind]) > _ALONE:
-                return True
-        return False
+        return any(sys.getrefcount(self.kept[kind]) > _ALONE for kind in self.kept)
 
     def close(self):
         self.kept.clear()
@@ -237,7 +234,7 @@ class Mappings:
             segment.leases = 0
         self.busy = []
 
-    # ---- letting go ------------------------------------------------------------------
+    # ---- letting go ---------------------------------------------------------------
 
     def sweep(self):
         """End the leases of all kept mappings that nothing refers to."""
@@ -305,7 +302,7 @@ def _count_alone():
 
 
 class _NoPage:
-    """What a process that a task has forked counts ended leases on: they are not its."""
+    """Where a process that a task has forked counts leases: they are not its own."""
 
     def release(self, slot, n):
         pass

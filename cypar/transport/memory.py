@@ -59,8 +59,9 @@ class CallMemory(Reducer):
 
     raw_bytes = RAW_BYTES
 
-    def __init__(self, max_nbytes, mmap_mode, temp_folder=None, named=True,
-                 makes_patches=True):
+    def __init__(
+        self, max_nbytes, mmap_mode, temp_folder=None, named=True, makes_patches=True
+    ):
         super().__init__()
         self.max_nbytes = None if mmap_mode is None else max_nbytes
         self.kind = KIND_OF_MODE.get(mmap_mode, PLAIN)
@@ -89,7 +90,7 @@ class CallMemory(Reducer):
         if shared:
             sweep()
 
-    # ---- pickling ----------------------------------------------------------------------
+    # ---- pickling -----------------------------------------------------------------
 
     def dumps(self, obj):
         """Pickle something; returns the bytes and a `Parcel`, or None for no pieces."""
@@ -109,7 +110,7 @@ class CallMemory(Reducer):
             return _c_dumps(obj, 5), None
         return self.dumps((self.wrap(args), kwargs))
 
-    # ---- what picklers ask, see Reducer -------------------------------------------------
+    # ---- what picklers ask, see Reducer -------------------------------------------
 
     def restart(self):
         self.parcel.clear()

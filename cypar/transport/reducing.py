@@ -38,7 +38,7 @@ class Reducer:
     def __init__(self):
         self._token = None
 
-    # ---- what a subclass defines -------------------------------------------------------
+    # ---- what a subclass defines --------------------------------------------------
 
     def restart(self):
         """Forget all buffers: the pickler begins anew."""
@@ -64,7 +64,7 @@ class Reducer:
         """Take contiguous bytes of an object out; False if they must stay in."""
         raise NotImplementedError
 
-    # ---- what picklers call --------------------------------------------------------------
+    # ---- what picklers call -------------------------------------------------------
 
     def take_buffer(self, buffer):
         """Be the pickler's buffer_callback: true for a buffer that stays in."""
@@ -123,8 +123,18 @@ class Reducer:
         if array.nbytes > self.array_bytes and not array.dtype.hasobject:
             return self.put_array(array, True)
         if type(array) is numpy.memmap:  # a memmap without a file makes no sense
-            return numpy.array(array, order="K").__reduce_ex__(5)
-        return NotImplemented
+            array = numpy.array(array, order="K")
+            return self._reduce_small(array, array.__reduce_ex__(5))
+        return self._reduce_small(array, NotImplemented)
+
+    def _reduce_small(self, array, default):
+        """Reduce an array that stays in the pickle."""
+        dtype = array.dtype
+        if not dtype.isnative and dtype.kind in arrays.SIMPLE_KINDS:
+            # NumPy gives most of these back in the machine's byte order
+            native = array.view(dtype.newbyteorder("="))
+            return arrays.rebuild_swapped, (native, arrays.describe_dtype(dtype))
+        return default
 
     def _reduce_plain(self, plain):
         array = plain.array

@@ -52,7 +52,7 @@ class Returns(Reducer):
             self.buffers = []
             self._token = None
 
-    # ---- what picklers ask, see Reducer -------------------------------------------------
+    # ---- what picklers ask, see Reducer -------------------------------------------
 
     def restart(self):
         self.buffers.clear()
@@ -63,6 +63,12 @@ class Returns(Reducer):
         if backing is None or is_ours(backing.base):
             return None
         return memmap.reduce_view(array, backing)
+
+    def _reduce_small(self, array, default):
+        reduced = super()._reduce_small(array, default)
+        if reduced is NotImplemented and not array.flags.writeable:
+            return array.__reduce_ex__(4)  # what comes back is writable
+        return reduced
 
     def put_array(self, array, may_map):
         flat, order = arrays.flat_bytes(array)

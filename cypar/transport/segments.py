@@ -203,8 +203,10 @@ class Arena:
         wanted = n if n > SLAB_PIECE else 0
         if slab is not None and slab.pins == 0 and slab.is_idle():
             slab.forget_content()  # all that it held is done with
-        if slab is None or slab.retired or (
-            slab.cursor and slab.cursor + n > max(slab.capacity, SLAB_BYTES)
+        if (
+            slab is None
+            or slab.retired
+            or (slab.cursor and slab.cursor + n > max(slab.capacity, SLAB_BYTES))
         ):
             slab = self._fresh_slab(max(n, LARGE_SLAB_BYTES if wanted else SLAB_BYTES))
             self.slab = slab

@@ -90,7 +90,7 @@ def replace(args, kwargs):
     return args, {name: shared.get(id(arg), arg) for name, arg in kwargs.items()}
 
 
-# ---- in a worker ---------------------------------------------------------------------
+# ---- in a worker -----------------------------------------------------------------
 
 
 def keep_shared(number, inbox):

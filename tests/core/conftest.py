@@ -97,7 +97,8 @@ class Worker:
     def _flush(self):
         self.on_flush()
 
-    def _send(self, slot, position, kind, data, seconds):
+    def _send(self, slot, position, kind, data, seconds, buffers):
+        assert buffers is None  # plain pickle puts none aside
         self.sent.append((slot, position, kind, data))
 
 

@@ -52,4 +52,3 @@ def warnings_anew():
     copies._warned.clear()
     yield
     copies._warned.clear()
-

@@ -1,4 +1,4 @@
-"""Nothing remains: after success, errors, Ctrl-C, and the death of workers or parent."""
+"""Nothing remains: after success, error, Ctrl-C, death of a worker or the parent."""
 
 import os
 import signal
@@ -20,6 +20,9 @@ folder = sys.argv[1] if len(sys.argv) > 1 else None
 def total(a):
     return float(a.sum())
 
+def say(line):
+    os.write(1, f"{line}\\n".encode())  # in one piece: others write there too
+
 def arrays(n=20):
     for i in range(n):
         yield np.full(300_000, float(i))
@@ -27,7 +30,9 @@ def arrays(n=20):
 
 
 def shared_files():
-    return set(os.listdir("/dev/shm"))
+    """Return what lies in /dev/shm, but for what other programs come and go with."""
+    others = ("sem.", "joblib_", "psm_")
+    return {name for name in os.listdir("/dev/shm") if not name.startswith(others)}
 
 
 @pytest.fixture
@@ -74,10 +79,13 @@ def is_alive(pid):
         return False
 
 
+@pytest.mark.slow
 def test_two_hundred_calls_with_warnings_as_errors(run_script, tmp_path):
     """No ResourceWarning, no noise of a resource tracker, no growth."""
     before = shared_files()
-    script = PROLOGUE + """
+    script = (
+        PROLOGUE
+        + """
 import gc, resource, tracemalloc
 def descriptors():
     return len(os.listdir("/proc/self/fd"))
@@ -86,11 +94,15 @@ list(run(delayed(total)(a) for a in arrays(4)))
 n = descriptors()
 for i in range(200):
     mode = ("r", "c", "r+", None)[i % 4]
-    run = Parallel(n_jobs=2, mmap_mode=mode, temp_folder=folder if i % 10 == 0 else None)
+    named = folder if i % 10 == 0 else None
+    run = Parallel(n_jobs=2, mmap_mode=mode, temp_folder=named)
     assert run(delayed(total)(a) for a in arrays(3)) == [0, 300_000, 600_000]
 assert descriptors() <= n + 3, (descriptors(), n)
 """
-    result = run_script(script, tmp_path / "x", python_args=["-W", "error", "-X", "dev"])
+    )
+    result = run_script(
+        script, tmp_path / "x", python_args=["-W", "error", "-X", "dev"]
+    )
     assert result.stderr == ""
     assert os.listdir(tmp_path / "x") == []
     assert shared_files() == before
@@ -100,7 +112,7 @@ def test_killed_parent(start):
     before = shared_files()
     process = start("""
 def report(a):
-    print(os.getpid(), flush=True)
+    say(os.getpid())
     time.sleep(100)
 
 Parallel(n_jobs=2)(delayed(report)(a) for a in arrays())
@@ -118,7 +130,7 @@ def test_killed_parent_with_a_folder(start, tmp_path):
     folder = tmp_path / "arrays"
     text = """
 def report(a):
-    print(a.filename, flush=True)
+    say(a.filename)
     time.sleep(100)
 
 Parallel(n_jobs=2, temp_folder=folder)(delayed(report)(a) for a in arrays())
@@ -147,7 +159,7 @@ def test_ctrl_c(start, tmp_path, where):
     process = start(
         """
 def wait(a):
-    print(os.getpid(), flush=True)
+    say(os.getpid())
     time.sleep(100)
 
 try:
@@ -165,6 +177,82 @@ except KeyboardInterrupt:
     out, err = process.communicate(timeout=20)
     assert out.splitlines()[-1] == "next [0.0, 300000.0, 600000.0] []"
     assert err == ""
+    assert shared_files() == before
+
+
+BASELINE = """
+import gc, threading
+from cypar import WorkerCrash
+from cypar.backends.pool.supervisor import pool
+from cypar.transport.segments import arena
+
+how = sys.argv[2]
+
+def kib(pid, name):
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(name))
+
+def task(a, i):
+    if i == 12:
+        if how == "error":
+            raise KeyError("expected")
+        if how == "killed worker":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "ctrl-c":
+            os.kill(os.getppid(), signal.SIGINT)
+            time.sleep(100)
+    return float(a.sum())
+
+def call():
+    run = Parallel(n_jobs=2, temp_folder=folder, batch_size=1)
+    try:
+        run(delayed(task)(np.full(500_000, float(i)), i) for i in range(24))
+    except (KeyError, WorkerCrash, KeyboardInterrupt) as error:
+        return type(error).__name__
+
+def settle():
+    Parallel(n_jobs=2)(delayed(abs)(i) for i in range(4))  # leases are looked at
+    gc.collect()
+    arena.trim(0)
+    for worker in (*pool.pids()[0], *pool.pids()[1]):
+        assert kib(worker, "Pss_Shmem") < 2000
+    pool.shutdown()  # the number of workers, and so of their descriptors, varies
+
+folder = folder if folder != "none" else None
+outcomes = {call()}
+settle()
+fds, anonymous = len(os.listdir("/proc/self/fd")), kib("self", "Anonymous")
+for _ in range(5):
+    outcomes.add(call())
+settle()
+assert arena.segments == [], arena.segments
+assert len(os.listdir("/proc/self/fd")) <= fds, (fds, os.listdir("/proc/self/fd"))
+assert kib("self", "Pss_Shmem") < 2000, kib("self", "Pss_Shmem")
+grown = kib("self", "Anonymous") - anonymous
+assert grown < 8000, grown
+if folder:
+    assert os.listdir(folder) == []
+print(outcomes)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["none", "folder"])
+@pytest.mark.parametrize(
+    ("how", "outcome"),
+    [
+        ("success", {None}),
+        ("error", {"KeyError"}),
+        ("killed worker", {"WorkerCrash"}),
+        ("ctrl-c", {"KeyboardInterrupt"}),
+    ],
+)
+def test_everything_is_back_to_where_it_was(run_script, tmp_path, how, outcome, where):
+    before = shared_files()
+    folder = where if where == "none" else tmp_path / "x"
+    result = run_script(PROLOGUE + BASELINE, folder, how)
+    assert result.stdout.strip() == str(outcome)
+    assert result.stderr == ""
     assert shared_files() == before
 
 
@@ -191,7 +279,9 @@ sys.exit(0)
 
 
 def test_killed_worker_with_a_folder(run_script, tmp_path):
-    script = PROLOGUE + """
+    script = (
+        PROLOGUE
+        + """
 from cypar import WorkerCrash
 def die(a):
     if a[0] == 5:
@@ -204,12 +294,15 @@ for _ in range(3):
     except WorkerCrash:
         print(os.listdir(folder))
 """
+    )
     out = run_script(script, tmp_path / "x").stdout.splitlines()
     assert out == ["[]"] * 3
 
 
 def test_a_forked_child_does_not_touch_its_parents_folder(run_script, tmp_path):
-    script = PROLOGUE + """
+    script = (
+        PROLOGUE
+        + """
 def tasks():
     for i, a in enumerate(arrays(6)):
         if i == 3:
@@ -221,6 +314,7 @@ def tasks():
 
 print(Parallel(n_jobs=2, temp_folder=folder)(tasks())[-1])
 """
+    )
     # Python 3.12+ warns of forks in programs with threads; there are none here
     assert run_script(script, tmp_path / "x").stdout.split()[-1] == "1500000.0"
     assert os.listdir(tmp_path / "x") == []

@@ -46,6 +46,7 @@ class Buffered:
 
 
 def some_frame():
+    pytest.importorskip("pyarrow")  # else pandas keeps strings as objects
     pd = pytest.importorskip("pandas")
     return pd.DataFrame(
         {
@@ -62,7 +63,9 @@ def some_frame():
 
 def some_table():
     pa = pytest.importorskip("pyarrow")
-    return pa.table({"x": np.arange(N), "s": pa.array([f"v{i % 99}" for i in range(N)])})
+    return pa.table(
+        {"x": np.arange(N), "s": pa.array([f"v{i % 99}" for i in range(N)])}
+    )
 
 
 def some_csr():
@@ -155,9 +158,7 @@ def there_and_back(obj, expected):
 def test_arrives_and_comes_back(make, mode):
     obj = make()
     run = Parallel(n_jobs=2, mmap_mode=mode, max_nbytes=10_000 if mode else "1M")
-    for same, kind, result in run(
-        delayed(there_and_back)(obj, make) for _ in range(2)
-    ):
+    for same, kind, result in run(delayed(there_and_back)(obj, make) for _ in range(2)):
         assert same
         if type(obj) is np.ndarray:
             mapped = mode is not None and not obj.dtype.hasobject

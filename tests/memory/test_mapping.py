@@ -63,7 +63,7 @@ def test_s43_an_unmapped_array_is_ordinary(parallel):
             assert info["sum"] == M
 
 
-# ---- S44: where the data lies ----------------------------------------------------------
+# ---- S44: where the data lies ----------------------------------------------------
 
 
 def where(array):
@@ -95,7 +95,9 @@ def test_s44_temp_folder_in_a_block(parallel, tmp_path):
 
 
 @pytest.mark.parametrize("variable", ["JOBLIB_TEMP_FOLDER", "CYPAR_TEMP_FOLDER"])
-def test_s44_the_environment_names_the_folder(parallel, tmp_path, monkeypatch, variable):
+def test_s44_the_environment_names_the_folder(
+    parallel, tmp_path, monkeypatch, variable
+):
     monkeypatch.setenv(variable, str(tmp_path / "a"))
     (file, *_), _ = parallel()(delayed(where)(np.ones(M)) for _ in range(2))
     assert file.startswith(str(tmp_path / "a") + os.sep)
@@ -151,7 +153,7 @@ def test_s45_no_folder_while_nothing_is_mapped(parallel, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-# ---- S46, S47 -----------------------------------------------------------------------
+# ---- S46, S47 --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])

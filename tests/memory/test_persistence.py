@@ -126,7 +126,7 @@ def test_other_libraries(tmp_path, kind):
             assert obj.equals(loaded)
 
 
-# ---- compression ---------------------------------------------------------------------
+# ---- compression -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_unknown_compressions(tmp_path, compress):
     assert os.listdir(tmp_path) == []
 
 
-# ---- files of joblib --------------------------------------------------------------------
+# ---- files of joblib -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -179,7 +179,7 @@ def test_joblibs_compressed_files(tmp_path, compress):
 
 def test_files_of_lz4_say_what_to_do(tmp_path):
     (tmp_path / "x").write_bytes(b"\x04\x22\x4d\x18" + bytes(100))
-    with pytest.raises(ValueError, match="lz4.*standard library cannot read"):
+    with pytest.raises(ValueError, match=r"lz4.*standard library cannot read"):
         load(tmp_path / "x")
 
 
@@ -213,7 +213,7 @@ def test_plain_pickles(tmp_path):
         assert load(tmp_path / "x") == [1, "x", {2: 3}]
 
 
-# ---- file objects ---------------------------------------------------------------------
+# ---- file objects ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("compress", [0, "gzip"])
@@ -231,7 +231,7 @@ def test_open_files(tmp_path):
         assert_same(sample(), load(file))
 
 
-# ---- bad files ------------------------------------------------------------------------
+# ---- bad files -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("writer", [dump, joblib.dump], ids=["cypar", "joblib"])
@@ -241,7 +241,7 @@ def test_a_file_that_was_cut_off(tmp_path, writer, mode):
     data = (tmp_path / "x").read_bytes()
     for n in [0, 1, 5, 16, 17, 100, len(data) // 2, len(data) - 1]:
         (tmp_path / "y").write_bytes(data[:n])
-        with pytest.raises(BadFileError, match="cut off|empty"):
+        with pytest.raises(BadFileError, match=r"cut off|empty"):
             load(tmp_path / "y", mmap_mode=mode)
 
 
@@ -250,16 +250,19 @@ def test_a_compressed_file_that_was_cut_off(tmp_path, method):
     dump(np.random.default_rng(0).random(10_000), tmp_path / "x", compress=method)
     data = (tmp_path / "x").read_bytes()
     (tmp_path / "y").write_bytes(data[: len(data) // 2])
-    with pytest.raises(ValueError, match="cannot be uncompressed|cut off"):
+    with pytest.raises(ValueError, match=r"cannot be uncompressed|cut off"):
         load(tmp_path / "y")
 
 
 @pytest.mark.parametrize(
-    "content", [b"hello world" * 10, b"\x00" * 100, b"PK\x03\x04" + bytes(50), b"\xff" * 9]
+    "content",
+    [b"hello world" * 10, b"\x00" * 100, b"PK\x03\x04" + bytes(50), b"\xff" * 9],
 )
 def test_a_foreign_file(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
-    with pytest.raises(BadFileError, match="is no file of dump, of joblib or of pickle"):
+    with pytest.raises(
+        BadFileError, match="is no file of dump, of joblib or of pickle"
+    ):
         load(tmp_path / "x")
 
 
@@ -283,7 +286,7 @@ def test_an_unknown_mode(tmp_path):
         load(tmp_path / "x", mmap_mode="w")
 
 
-# ---- replacing files --------------------------------------------------------------------
+# ---- replacing files -------------------------------------------------------------
 
 
 def test_a_failed_dump_leaves_the_old_file(tmp_path):

@@ -68,7 +68,9 @@ def test_share_returns_the_very_object_and_serves_all_backends(parallel):
         return mapping[key], type(mapping), extra[key]
 
     expected = [(str(i), dict, str(i)) for i in range(10)]
-    assert parallel()(delayed(get)(table, i, extra=table) for i in range(10)) == expected
+    assert (
+        parallel()(delayed(get)(table, i, extra=table) for i in range(10)) == expected
+    )
     for backend in ("threading", "sequential"):
         run = Parallel(n_jobs=2, backend=backend)
         assert run(delayed(get)(table, i, extra=table) for i in range(10)) == expected
@@ -137,7 +139,7 @@ def test_a_worker_that_replaces_another_gets_the_shared_object():
     assert Parallel(n_jobs=2)(delayed(get)(obj, 0) for _ in range(6)) == [1] * 6
 
 
-# ---- equal bytes are not sent again ------------------------------------------------------
+# ---- equal bytes are not sent again ----------------------------------------------
 
 
 class Opaque:
@@ -205,7 +207,9 @@ def test_two_mutable_arguments_keep_what_they_share():
         return a["inner"] is b, len(b)
 
     run = Parallel(n_jobs=2, batch_size=1)
-    assert run(delayed(related)(outer, inner) for _ in range(10)) == [(True, 50_000)] * 10
+    assert (
+        run(delayed(related)(outer, inner) for _ in range(10)) == [(True, 50_000)] * 10
+    )
 
 
 def test_bases_are_forgotten_at_the_end_of_a_call():
@@ -221,7 +225,7 @@ def test_bases_are_forgotten_at_the_end_of_a_call():
 
 
 def test_many_different_large_arguments_in_one_batch():
-    many = [{i: k for i in range(8000)} for k in range(12)]
+    many = [dict.fromkeys(range(8000), k) for k in range(12)]
     run = Parallel(n_jobs=2, batch_size=12)
     out = run(delayed(lambda d: (len(d), d[0]))(many[i % 12]) for i in range(48))
     assert out == [(8000, i % 12) for i in range(48)]

@@ -90,7 +90,9 @@ def test_s52_views_refer_to_the_same_file(parallel, stored, path, no_copies, vie
 
 @pytest.mark.parametrize(("opened", "seen"), [("r", "r"), ("r+", "r+"), ("c", "c")])
 def test_s54_mode_that_the_worker_sees(parallel, stored, path, opened, seen):
-    kind, mode, file, _ = parallel()(delayed(about)(stored(opened)) for _ in range(2))[0]
+    kind, mode, file, _ = parallel()(delayed(about)(stored(opened)) for _ in range(2))[
+        0
+    ]
     assert (kind, mode, file) == ("memmap", seen, path)
 
 
@@ -109,9 +111,10 @@ def fill(row, i):
 @pytest.mark.parametrize("max_nbytes", [None, 1, "1M"])
 def test_s54_preallocated_output(parallel, path, max_nbytes):
     output = np.memmap(path, "f8", "w+", shape=(10, 300))
-    assert parallel(max_nbytes=max_nbytes)(
-        delayed(fill)(output[i], i) for i in range(10)
-    ) == [None] * 10
+    assert (
+        parallel(max_nbytes=max_nbytes)(delayed(fill)(output[i], i) for i in range(10))
+        == [None] * 10
+    )
     assert (output == np.arange(10)[:, None]).all()
     views = [np.asarray(output), output.T, output[::-1], output[:, ::2]]
     for k, view in enumerate(views):
@@ -126,7 +129,7 @@ def test_s54_read_only_views_stay_read_only(parallel, stored):
         parallel()(delayed(fill)(view, 1) for _ in range(2))
 
 
-# ---- mode 'c' ------------------------------------------------------------------------
+# ---- mode 'c' --------------------------------------------------------------------
 
 
 def test_an_edited_c_memmap_travels_by_value(parallel, stored):
@@ -161,7 +164,7 @@ def test_an_untouched_c_memmap_refers_to_the_file(stored):
     assert memmap.reduce_view(array, memmap.backing_of(array)) is None
 
 
-# ---- what has no file any more ----------------------------------------------------------
+# ---- what has no file any more ---------------------------------------------------
 
 
 def test_a_deleted_file(parallel, path):
@@ -189,7 +192,7 @@ def test_memory_without_a_file(parallel):
     assert out == [1024, 8]
 
 
-# ---- S53: on the way back ----------------------------------------------------------------
+# ---- S53: on the way back --------------------------------------------------------
 
 
 def same(array):

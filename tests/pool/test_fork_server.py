@@ -272,7 +272,9 @@ def test_killed_server_before_a_call(forked):
     first = forked.server.pid
     os.kill(first, signal.SIGKILL)
     assert run(abs, -1, n=20) == [1] * 20
-    assert forked.server.pid != first
+    assert forked.server.pid is None  # exec start did it
+    forked.discard([*forked._idle])
+    assert set(run(parent_of)) == {forked.server.pid}
 
 
 def kill_server(signals, server_pid, i):
@@ -319,11 +321,12 @@ def test_killed_server_while_workers_start(forked, modules, signals):
 
 def test_after_two_losses_workers_are_started_by_exec(forked):
     for _ in range(2):
-        run(abs, -1)
+        assert set(run(parent_of)) == {forked.server.pid}
         os.kill(forked.server.pid, signal.SIGKILL)
-    run(abs, -1)
-    assert forked.server.pid is None
+        run(abs, -1)  # notices
+        forked.discard([*forked._idle])
     assert set(run(parent_of)) == {os.getpid()}
+    assert forked.server.pid is None
 
 
 def test_server_that_has_left_by_itself_is_no_loss(forked, signals, ended):

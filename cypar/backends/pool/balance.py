@@ -23,6 +23,7 @@ def recall(worker, slot, keep):
     if first == end:
         return []
     taken = batch.take_back(first, end)
+    worker.n_tasks -= len(taken)
     if batch.left == 0:
         worker.batches[slot] = None
     return taken
@@ -56,10 +57,10 @@ def rebalance(dispatcher, idle):
             n = worker.page.unclaimed(candidate)
             if n > most:
                 victim, slot, most = worker, candidate, n
-    if victim is None or victim is idle or not idle.ready:
+    if victim is None or victim is idle or not idle.can_run or idle.is_spent:
         return
     running_s = victim.page.running_ns() * 1e-9
-    stuck = not victim.ready or running_s > STEAL_RETRY_S
+    stuck = not victim.can_run or running_s > STEAL_RETRY_S
     # One that runs nothing is about to receive the batch: two workers could take
     # a large task from each other without end.
     if not stuck and (
@@ -68,6 +69,7 @@ def rebalance(dispatcher, idle):
         return
     # A task that holds up the others: take all; else share evenly.
     keep = 0 if stuck and most == 1 else most // 2
+    keep = most - dispatcher.life.room(idle, most - keep)
     tasks = recall(victim, slot, keep)
     if tasks:
         dispatcher.sender.send(idle, tasks, snapshot())

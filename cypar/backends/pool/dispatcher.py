@@ -21,9 +21,11 @@ import time
 from cypar.backends.pool import balance
 from cypar.backends.pool.backoff import SPIN_NS
 from cypar.backends.pool.readings import Reader
+from cypar.backends.pool.recycling import recycle
 from cypar.backends.pool.sending import Sender
 from cypar.backends.pool.state import snapshot
 from cypar.backends.stall import StallWatch, no_progress, progress_of
+from cypar.backends.worker_life import UNLIMITED
 from cypar.core import errors
 from cypar.core._batch_estimator import BatchEstimator
 from cypar.core._status_page import (
@@ -46,11 +48,13 @@ MAX_START_FAILURES = 3
 class Dispatcher:
     """Drives one call; see the top of this file."""
 
-    def __init__(self, call, pool, call_state, functions, memory):
+    def __init__(self, call, pool, call_state, functions, memory, setup=None):
         self.call = call
         self.pool = pool
         self.call_state = call_state  # (nesting level, threads, variables)
         self.memory = memory
+        self.setup = setup  # pickled initializer and its arguments
+        self.life = call.options.worker_life or UNLIMITED
         self.options = call.options
         self.estimator = BatchEstimator()
         self.workers = []
@@ -94,12 +98,35 @@ class Dispatcher:
             raise
         finally:
             call.off_wake(self.wake)
-            self.memory.close()
-            self.let_go(failed)
-            self.pool.leave(self.wake)
-            os.close(self.wake_fd)
-            if self._wake_write != self.wake_fd:
-                os.close(self._wake_write)
+            self.close(failed)
+
+    def warm_up(self):
+        """Start all workers of such a call, and wait until they could run tasks."""
+        self.pool.enter(self.options.n_jobs)
+        failed = True
+        try:
+            while True:
+                while len(self.workers) < self.max_workers:
+                    worker = self.add_worker()
+                    if worker is None:  # other calls have them
+                        self.max_workers = len(self.workers)
+                        break
+                    self.sender.prepare(worker, snapshot())
+                if all(worker.can_run for worker in self.workers):
+                    break
+                self.wait_and_read(self.timeout())
+            failed = False
+        finally:
+            self.close(failed)
+
+    def close(self, failed):
+        """Give back all that the call has."""
+        self.memory.close()
+        self.let_go(failed)
+        self.pool.leave(self.wake)
+        os.close(self.wake_fd)
+        if self._wake_write != self.wake_fd:
+            os.close(self._wake_write)
 
     def wake(self):
         """Let the loop look again; from any thread."""
@@ -112,12 +139,15 @@ class Dispatcher:
 
     def dispatch(self):
         """Send batches while there are tasks and room for them."""
+        if self.life.is_limited:
+            recycle(self)
         balance.take_back_behind_long_tasks(self)
         while not self.call.stopping:
             worker = self.free_worker()
             if worker is None:
                 return
-            tasks = self.call.source.draw(self.batch_size)
+            n = self.life.room(worker, self.batch_size)
+            tasks = self.call.source.draw(n)
             if tasks is LATER or tasks is END:
                 self.exhausted = True
                 for idle in list(self.workers):
@@ -133,7 +163,7 @@ class Dispatcher:
         best, load = None, DEPTH
         for worker in self.workers:
             n = worker.n_batches
-            if n < load and not worker.is_held_up:
+            if n < load and not (worker.is_held_up or worker.is_spent):
                 best, load = worker, n
                 if n == 0:
                     return best
@@ -153,7 +183,7 @@ class Dispatcher:
 
     def add_worker(self):
         try:
-            worker = self.pool.lease(bool(self.workers), self.wake)
+            worker = self.lease()
         except (OSError, errors.PoolStartError):
             if not self.workers:
                 raise
@@ -168,6 +198,24 @@ class Dispatcher:
         self.poll.register(worker.channel.fd, select.POLLIN)
         self.watch_end(worker)
         return worker
+
+    def lease(self):
+        """Return a worker that may still run tasks, or None if none is free."""
+        while True:
+            worker = self.pool.lease(
+                bool(self.workers), self.wake, self.setup, self.free_index()
+            )
+            if worker is None or not self.life.is_used_up(worker):
+                return worker
+            self.pool.discard([worker])
+
+    def free_index(self):
+        """Return the lowest number that none of the workers has."""
+        taken = {worker.index for worker in self.workers}
+        index = 0
+        while index in taken:
+            index += 1
+        return index
 
     def watch_end(self, worker):
         """Look at the end of a worker's process, too, once it is known which it is."""
@@ -343,7 +391,8 @@ class Dispatcher:
         busy = []
         for worker in list(self.workers):
             self.forget(worker)
-            if failed or worker.n_batches or worker.channel.outgoing_bytes:
+            unfit = worker.n_batches or worker.channel.outgoing_bytes
+            if failed or unfit or worker.is_spent:
                 busy.append(worker)
             elif _ended_call(worker):
                 self.pool.release(worker)

@@ -28,6 +28,7 @@ START_METHOD_VARIABLE = "CYPAR_START_METHOD"
 MAX_LOSSES = 2
 _IS_LINUX = sys.platform.startswith("linux")
 ANSWER_TIMEOUT_S = 60.0  # it may be importing something large
+SHORT_S = 0.05  # for an answer that is not worth waiting for
 # Environment variables with these beginnings are read when a program or a library is
 # loaded: workers from a server that has others would not be like fresh ones.
 READ_AT_START = ("PYTHON", "LD_", "MALLOC_", "GLIBC_TUNABLES", "OPENBLAS_CORE", "NPY_")
@@ -45,6 +46,7 @@ class ForkServer:
     known : Snapshot
         State of the parent that new workers have.
     pid : int or None
+    working : set of int
     """
 
     def __init__(self):
@@ -57,6 +59,7 @@ class ForkServer:
         self._lost_now = False  # in this call
         self.known = None
         self.pid = None
+        self.working = set()  # numbers of workers that were ready and are not reaped
 
     # ---- life ----------------------------------------------------------------------
 
@@ -173,14 +176,25 @@ class ForkServer:
         except ServerGone:
             return None
 
-    def reap(self, numbers):
-        """Kill workers with their groups; returns [(pid, wait status) or None]."""
-        try:
-            return self._ask(REAP, numbers)
-        except ServerGone:
-            return [None] * len(numbers)
+    def reap(self, number):
+        """Kill a worker with its group; returns (pid, wait status), or None.
 
-    def _ask(self, kind, number):
+        None if that cannot be known, or not soon: one that was never ready may have
+        to wait for a long import in the server, and Ctrl-C must not. It then ends in
+        its own time, since its channel is closed, or with the server.
+        """
+        patient = number in self.working
+        self.working.discard(number)
+        try:
+            return self._ask(REAP, number, None if patient else SHORT_S)
+        except ServerGone:
+            return None
+        except TimeoutError:
+            if not self.working:
+                self.stop()
+            return None
+
+    def _ask(self, kind, number, timeout_s=None):
         control = self._control
         if control is None:
             raise ServerGone
@@ -190,14 +204,16 @@ class ForkServer:
                 self._send(control, kind, number, None, [theirs])
             finally:
                 os.close(theirs)
-            return self._answer(ours, control)
+            return self._answer(ours, control, timeout_s)
         finally:
             os.close(ours)
 
-    def _answer(self, fd, control):
+    def _answer(self, fd, control, timeout_s):
         poll = select.poll()
         poll.register(fd, select.POLLIN)
-        if not poll.poll(ANSWER_TIMEOUT_S * 1000):
+        if not poll.poll((timeout_s or ANSWER_TIMEOUT_S) * 1000):
+            if timeout_s is not None:
+                raise TimeoutError
             self._lost(control)
             raise ServerGone
         data = os.read(fd, 1 << 16)

@@ -4,7 +4,7 @@
 
     parent --> FORK  a worker: number, modules to have, descriptors
                PID   which process is the worker of this number?
-               REAP  kill these workers' groups, and tell how they ended
+               REAP  kill a worker's group, and tell how it ended
 
 Each request is one packet with descriptors; an answer goes to a socket that came
 with the request, so that threads of the parent need no lock for it. A worker stays a
@@ -103,7 +103,7 @@ class ForkServer:
             elif kind == PID:
                 answer(fds[0], self.children.get(number))
             else:
-                answer(fds[0], [self.reap(one) for one in number])
+                answer(fds[0], self.reap(number))
         finally:
             for fd in fds:
                 os.close(fd)

@@ -11,9 +11,11 @@ parent -> worker
     BASE      number = its own, payload = bytes that later tasks refer to
     DROP      number = that of a base that is not needed any more
     SHARED    number = its id, payload = an object that tasks may share
+    SETUP     payload = pickled (initializer, initargs), to be called now
     END       the call is over: payload = pickled lists of what is no more
 worker -> parent
     READY     it runs; number = its process id
+    SETUP_DONE, SETUP_FAILED   the initializer has returned, or payload = its exception
     NO_FORK   from the fork server: this worker cannot be forked
     NEWS      the result log has new records
     RESULT    slot, flags = kind, number = position, seconds, payload; large buffers
@@ -32,12 +34,15 @@ BASE = 7
 SHARED = 8
 END = 9
 DROP = 10
+SETUP = 11
 
 READY = 16
 NEWS = 17
 RESULT = 18
 CHANGED = 19
 NO_FORK = 20
+SETUP_DONE = 21
+SETUP_FAILED = 22
 
 # requests to the fork server, each one packet; see fork_server.py
 FORK, PID, REAP = 1, 2, 3

@@ -119,4 +119,3 @@ class Outbox:
     def drop(self):
         """End all leases: the worker is gone."""
         self.leases.drop()
-

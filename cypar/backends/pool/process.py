@@ -99,6 +99,8 @@ class Process:
     def ready(self, pid):
         """Note that it runs; frees what only the start needs."""
         self._note_pid(pid)
+        if self._number is not None:
+            self._server.working.add(self._number)
         if self.stderr_fd >= 0:
             os.close(self.stderr_fd)
             self.stderr_fd = -1
@@ -116,7 +118,7 @@ class Process:
         if self._number is None:
             self.exitcode = wait_for(self._pid)
             return
-        ended = self._server.reap([self._number])[0]
+        ended = self._server.reap(self._number)
         if ended is not None:
             self._pid, status = ended
             self.exitcode = os.waitstatus_to_exitcode(status)

@@ -50,6 +50,12 @@ class Reader:
                     worker.process.ready(number)
                     self.dispatcher.watch_end(worker)
                     self.dispatcher.start_failures = 0
+                elif kind == frames.SETUP_DONE:
+                    worker.is_set_up = True
+                elif kind == frames.SETUP_FAILED:
+                    raise failed_initializer(
+                        "it raised", self.decoded_error(None, payload)
+                    )
                 elif kind == frames.NO_FORK:
                     self.dispatcher.pool.server.refuse()
                 elif kind == frames.CHANGED:
@@ -124,6 +130,8 @@ class Reader:
         elif not worker.ready:
             if can_fork or not worker.process.is_forked:
                 self.failed_start(exitcode, tail)  # else exec start comes next
+        elif not worker.is_set_up and not worker.needs_setup and exitcode is not None:
+            raise failed_initializer(f"its process {ending(exitcode)}")
         elif fresh and pending and exitcode != 0:
             self.died_before_a_task(pending, worker.pid, exitcode)
         if pending:
@@ -223,12 +231,7 @@ def crash_error(index, captured, pid, exitcode, attempts=1, at_load=False):
     at_load : bool
         It had not begun to run the task.
     """
-    if exitcode is None:
-        how = "ended"
-    elif exitcode < 0:
-        how = f"was killed by {_signal_name(-exitcode)}"
-    else:
-        how = f"exited with code {exitcode}"
+    how = ending(exitcode)
     hint = ""
     if exitcode == -SIGKILL:
         hint = ", likely out of memory: use fewer n_jobs or smaller tasks"
@@ -246,6 +249,26 @@ def crash_error(index, captured, pid, exitcode, attempts=1, at_load=False):
         attempts=attempts,
         arguments=arguments,
     )
+
+
+def ending(exitcode):
+    """Return in words how a process ended."""
+    if exitcode is None:
+        return "ended"
+    if exitcode < 0:
+        return f"was killed by {_signal_name(-exitcode)}"
+    return f"exited with code {exitcode}"
+
+
+def failed_initializer(how, cause=None):
+    """Return the error for an initializer that ``how`` says the failure of."""
+    what = "" if cause is None else f" {type(cause).__name__}: {cause}"
+    error = errors.InitializerError(
+        f"the initializer of a worker process failed: {how}{what}. No task can run "
+        "without it; tasks that had finished are kept, the others have not begun"
+    )
+    error.__cause__ = cause
+    return error
 
 
 def _signal_name(number):

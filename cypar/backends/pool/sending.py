@@ -44,13 +44,14 @@ class Sender:
         sequence = (worker.sequences[slot] + 1) & MAX_SEQUENCE
         worker.sequences[slot] = sequence
         worker.batches[slot] = Batch(tasks)
+        worker.n_tasks += len(tasks)
+        worker.is_spent = self.dispatcher.life.is_used_up(worker)
         channel = worker.channel
         try:
             if len(worker.functions) >= MAX_FUNCTIONS:
                 channel.send(frames.FORGET)
                 worker.functions.clear()
-            if worker.known is not state or worker.known_call != self.call_state:
-                self.send_state(worker, state)
+            self.prepare(worker, state)
             columns = columns_of(tasks)
             if columns is not None:
                 payload = plain_dumps(columns, 5)
@@ -74,12 +75,26 @@ class Sender:
         if channel.outgoing_bytes:
             self.dispatcher.poll.modify(channel.fd, select.POLLIN | select.POLLOUT)
 
+    def prepare(self, worker, state):
+        """Let a worker follow our state, and set a new one up."""
+        if (
+            worker.known is not state
+            or worker.known_call != self.call_state
+            or worker.known_index != worker.index
+        ):
+            self.send_state(worker, state)
+        if worker.needs_setup:
+            worker.needs_setup = False
+            worker.channel.send(frames.SETUP, 0, 0, 0, 0.0, worker.setup)
+
     def send_state(self, worker, state):
         changes = difference(worker.known, state)
         if worker.known_call != self.call_state:
             level, threads, variables = self.call_state
             changes["level"] = level
             changes["threads"] = (threads, variables)
+        if worker.known_index != worker.index:
+            changes["index"] = worker.known_index = worker.index
         worker.channel.send(frames.STATE, 0, 0, 0, 0.0, plain_dumps(changes, 5))
         worker.known = state
         worker.known_call = self.call_state

@@ -30,6 +30,7 @@ from cypar.core.cpu import cpu_count
 from cypar.transport.copies import disk_arena
 from cypar.transport.segments import arena
 
+IDLE_TIMEOUT_S = 300.0  # a worker without work for this long leaves
 START_TIMEOUT_S = 60.0  # a worker that is not ready by then is given up
 
 
@@ -47,7 +48,7 @@ class Worker:
         State of the parent that the worker has followed.
     """
 
-    def __init__(self, life_fd, server):
+    def __init__(self, life_fd, server, setup=None):
         state = snapshot()
         self.process = Process(life_fd, server)
         self.channel = self.process.channel
@@ -61,6 +62,14 @@ class Worker:
         self.last_function = 0
         self.is_held_up = False  # it runs a long task; nothing is sent behind that
         self.ready = False
+        self.setup = setup  # what a new worker calls first, pickled
+        self.needs_setup = setup is not None  # it was not told yet
+        self.is_set_up = setup is None
+        self.index = self.known_index = None  # its number in the call that has it
+        self.n_tasks = 0  # sent to it and not taken back
+        self.is_spent = False  # it gets no more tasks
+        self.next_memory_check = 0.0
+        self.idle_since = 0.0
         self.start_deadline = time.monotonic() + START_TIMEOUT_S
 
     def send_number(self, kind, number, *payload):
@@ -71,6 +80,11 @@ class Worker:
     def pid(self):
         """Process id; may wait for a worker that is being forked."""
         return self.process.pid
+
+    @property
+    def can_run(self):
+        """Whether it would begin a task at once."""
+        return self.ready and self.is_set_up
 
     @property
     def n_batches(self):
@@ -101,9 +115,12 @@ class Pool:
         with self._lock:
             self._calls += 1
             self._limit = max(self._limit, n_jobs)
-            if self._idle or self._closed:
-                return
-        self.server.prepare(self._life_fd())  # it starts while the input is read
+            old = self._take_old()
+            has_workers = bool(self._idle or self._closed)
+        if old:
+            self.discard(old)
+        if not has_workers:
+            self.server.prepare(self._life_fd())  # it starts while the input is read
 
     def leave(self, wake):
         """Note that it has ended."""
@@ -112,7 +129,15 @@ class Pool:
             if wake in self._waiting:
                 self._waiting.remove(wake)
 
-    def lease(self, has_some, wake):
+    def _take_old(self):
+        """Take out the workers that have been idle for long: they leave by now."""
+        limit = time.monotonic() - IDLE_TIMEOUT_S
+        old = []
+        while self._idle and self._idle[0].idle_since < limit:
+            old.append(self._idle.pop(0))
+        return old
+
+    def lease(self, has_some, wake, setup=None, index=0):
         """Return a worker for a call, or None if there are enough for now.
 
         Parameters
@@ -121,25 +146,49 @@ class Pool:
             The call has a worker: it can wait for another one.
         wake : callable
             Called when it pays to ask again.
+        setup : bytes or None
+            Pickled initializer that the worker must have called.
+        index : int
+            Number that it gets; one that had it before is preferred.
         """
         if self._closed:
             # A daemon thread in the middle of a call: it ends without a word, as
             # the whole program does.
             raise SystemExit("the interpreter shuts down, no workers are started")
         with self._lock:
-            if self._idle:
-                worker = self._idle.pop()
+            worker = self._take_idle(setup, index)
+            if worker is not None:
+                worker.index = index
                 self._leased.add(worker)
                 return worker
+            surplus = None
             # the first worker of a call is always granted, hence "+ live calls"
             if has_some and len(self._leased) >= self._limit:
                 if wake not in self._waiting:
                     self._waiting.append(wake)
                 return None
-        worker = Worker(self._life_fd(), self.server)
+            # idle ones here have another initializer
+            if self._idle and len(self._leased) + len(self._idle) >= self._limit:
+                surplus = self._idle.pop(0)
+        if surplus is not None:
+            self.discard([surplus])
+        worker = Worker(self._life_fd(), self.server, setup)
+        worker.index = index
         with self._lock:
             self._leased.add(worker)
         return worker
+
+    def _take_idle(self, setup, index):
+        """Take out an idle worker with this initializer, or return None."""
+        idle = self._idle
+        found = None
+        for at in range(len(idle) - 1, -1, -1):
+            if idle[at].setup == setup:
+                if idle[at].known_index == index:
+                    return idle.pop(at)
+                if found is None:
+                    found = at
+        return None if found is None else idle.pop(found)
 
     def _life_fd(self):
         with self._lock:
@@ -151,6 +200,7 @@ class Pool:
         """Give an idle, healthy worker back."""
         with self._lock:
             self._leased.discard(worker)
+            worker.idle_since = time.monotonic()
             self._idle.append(worker)
             surplus = None
             if len(self._idle) + len(self._leased) > self._limit + self._calls:

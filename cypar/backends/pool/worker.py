@@ -29,6 +29,7 @@ from cypar.backends.pool.backoff import SPIN_NS, Backoff
 from cypar.core import config_state
 from cypar.core._process_loop import BatchRunner
 from cypar.core._status_page import StatusPage, die_with_pipe
+from cypar.core.worker_index import set_of_process
 from cypar.transport import serialize
 from cypar.transport._channel import Channel
 from cypar.transport.deltas import drop_base, received
@@ -129,6 +130,8 @@ class WorkerServer:
             self.run_tasks(slot, flags, number, payload)
         elif kind == frames.FUNCTION:
             self.functions[number] = _Function(payload, flags == 1)
+        elif kind == frames.SETUP:
+            self.set_up(payload)
         elif kind == frames.STATE:
             self.follow(serialize.loads(payload))
         elif kind == frames.FORGET:
@@ -143,6 +146,19 @@ class WorkerServer:
             keep_shared(number, Inbox(payload, 1, self.store))
         elif kind == frames.END:
             self.end_call(*serialize.loads(payload))
+
+    def set_up(self, payload):
+        """Call the user's initializer; without it no task can run here."""
+        self.start_batch()
+        initializer, initargs = None, ()
+        try:
+            initializer, initargs = serialize.loads(payload)
+            initializer(*initargs)
+        except BaseException as exc:
+            error = _encode_error(exc, initializer, initargs, {})
+            self.channel.send(frames.SETUP_FAILED, 0, 0, 0, 0.0, error)
+            raise EOFError from None  # the parent ends the call
+        self.channel.send(frames.SETUP_DONE)
 
     def start_batch(self):
         """Drop settings that a task has left behind."""
@@ -233,6 +249,8 @@ class WorkerServer:
             serialize.import_settings(changes["pickling"])
         if "authkey" in changes:
             _join_multiprocessing(*changes["authkey"])
+        if "index" in changes:
+            set_of_process(changes["index"])
         if "level" in changes:
             self.level = changes["level"]
         if "threads" in changes:

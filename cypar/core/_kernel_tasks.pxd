@@ -1,0 +1,3 @@
+"""Kernels as tasks of the thread backend."""
+
+cdef int register(object kernel_type) except -1

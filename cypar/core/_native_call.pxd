@@ -1,0 +1,50 @@
+"""One C function that Python objects are passed to: its address, types and failures."""
+
+from cypar.core._packing cimport MAX_ARGUMENTS, Argument, Frame, Slot
+
+cdef enum Failures:
+    NEVER
+    NEGATIVE        # a negative result
+    EXCEPTION       # a Python exception is set; then the result is -1, or void
+
+# Calls a function with arguments from slots, exactly typed.
+ctypedef void (*trampoline)(
+    void* function, const Slot* args, Slot* result
+) noexcept nogil
+
+ctypedef void (*loop_function)(
+    char** args, const Py_ssize_t* dimensions, const Py_ssize_t* steps, void* data
+) noexcept nogil
+
+cdef struct Loop:           # the inner loop of a ufunc
+    loop_function function
+    void* data
+    int n_inputs
+
+cdef struct Native:
+    void* function          # of a ufunc: its Loop
+    trampoline call
+    char result             # code of the result, as in cypar.core.signatures
+    Failures failures
+
+cdef class NativeKernel:
+    cdef Native native
+    cdef Loop loop              # function is NULL: no ufunc
+    cdef Argument[MAX_ARGUMENTS] arguments
+    cdef int n_arguments        # those that callers give
+    cdef int n_hidden           # 0 or 1: a last one that they do not give
+    cdef Slot hidden
+    cdef object keep            # what keeps the function alive
+    cdef readonly str name
+    cdef readonly str signature
+    cdef readonly list argument_texts
+
+    cdef int fill(self, tuple values, Frame* frame) except -1
+
+cdef void call_loop(
+    void* function, const Slot* args, Slot* result
+) noexcept nogil
+cdef bint may_have_failed(const Native* native, const Slot* result) noexcept nogil
+cdef int check(
+    NativeKernel kernel, const Slot* result, Py_ssize_t row
+) except -1

@@ -1,0 +1,92 @@
+"""Call a C function with arguments that were packed before, and see whether it failed.
+
+Thread safety: a NativeKernel never changes once made. Calls need no GIL, packing does.
+"""
+
+from cpython.exc cimport PyErr_Occurred
+
+from cypar.core._packing cimport MAX_ARGUMENTS, Frame, Slot, box, pack
+
+from cypar.core.errors import KernelError
+
+
+cdef class NativeKernel:
+    """What calls need to know of a C function; `Kernel` adds how it is made."""
+
+    cdef int fill(self, tuple values, Frame* frame) except -1:
+        """Pack the arguments of one call."""
+        frame.n_views = 0
+        pack(self.arguments, self.n_arguments, values, frame, self)
+        if self.n_hidden:
+            frame.slots[self.n_arguments] = self.hidden
+        return 0
+
+    def describe(self, at=None):
+        """Name the kernel, or one of its arguments, for messages."""
+        if at is None:
+            return f"the kernel {self.name!r} ({self.signature})"
+        return f"argument {at} ({self.argument_texts[at]}) of the kernel {self.name!r}"
+
+
+cdef void call_loop(
+    void* function, const Slot* args, Slot* result
+) noexcept nogil:
+    """The trampoline of an inner loop: one turn of it."""
+    cdef Loop* loop = <Loop*>function
+    cdef char* pointers[MAX_ARGUMENTS + 1]
+    cdef Py_ssize_t[MAX_ARGUMENTS + 1] steps
+    cdef Py_ssize_t once = 1
+    cdef int i
+    for i in range(loop.n_inputs):
+        pointers[i] = <char*>&args[i]
+        steps[i] = 0
+    pointers[loop.n_inputs] = <char*>result
+    steps[loop.n_inputs] = 0
+    loop.function(pointers, &once, steps, loop.data)
+
+
+cdef bint may_have_failed(
+    const Native* native, const Slot* result
+) noexcept nogil:
+    """Whether `check` has to be asked."""
+    if native.failures == NEVER:
+        return False
+    if native.failures == NEGATIVE:
+        return number(native.result, result) < 0
+    return native.result == c"v" or number(native.result, result) == -1
+
+
+cdef double number(char code, const Slot* result) noexcept nogil:
+    """A signed result; of unsigned ones, -1 for the value that stands for it."""
+    if code == c"d":
+        return result.d
+    if code == c"f":
+        return result.f
+    if code == c"q" or code == c"Q":
+        return <double>result.w
+    if code == c"i" or code == c"I":
+        return result.i
+    if code == c"h" or code == c"H":
+        return result.h
+    return result.b
+
+
+cdef int check(
+    NativeKernel kernel, const Slot* result, Py_ssize_t row
+) except -1:
+    """Raise if the call has failed. On the thread that made it.
+
+    ``row`` is its position in a map, or -1.
+    """
+    if kernel.native.failures == NEGATIVE:
+        value = box(kernel.native.result, result)
+        where = "" if row < 0 else f" for row {row}"
+        raise KernelError(
+            f"the kernel {kernel.name!r} returned {value}{where}, which stands for a "
+            "failure",
+            value,
+            row if row >= 0 else None,
+        )
+    if PyErr_Occurred() != NULL:
+        return -1
+    return 0  # -1 is a result like any other

@@ -1,0 +1,357 @@
+"""Turn Python objects into the arguments of C functions, and results back.
+
+Everything is checked here, with the GIL, before the function is called: types and
+ranges of numbers; dtype, contiguity, alignment, writability and length of buffers.
+
+An exact ndarray is read through its C struct, whose layout NumPy's ABI fixes (and
+`_learn_numpy` verifies): 15 ns instead of 150 for the buffer protocol, which has to
+describe the dtype in a string. It needs no buffer export: the caller keeps the array,
+and an array that others refer to does not let go of its memory. All other objects are
+asked for their buffer, which is held until `release`.
+
+Thread safety: GIL. A frame has one owner.
+"""
+
+import sys
+
+from cpython.buffer cimport (
+    PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_IsContiguous, PyBuffer_Release,
+    PyObject_CheckBuffer, PyObject_GetBuffer,
+)
+from cpython.float cimport PyFloat_AsDouble, PyFloat_CheckExact, PyFloat_FromDouble
+from cpython.long cimport PyLong_CheckExact
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.number cimport PyNumber_Index
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
+
+# The public beginning of NumPy's PyArrayObject.
+cdef struct NDArray:
+    PyObject head
+    char* data
+    int n_dims
+    Py_ssize_t* shape
+    Py_ssize_t* strides
+    PyObject* base
+    PyObject* dtype
+    int flags
+
+cdef enum:
+    C_CONTIGUOUS = 0x1
+    ALIGNED = 0x100
+    WRITEABLE = 0x400
+
+cdef object _ndarray = None         # numpy.ndarray once its layout has been verified
+cdef bint _numpy_seen = False
+cdef dict _dtypes = {}              # code -> tuple of dtypes; keeps them alive
+
+# Letters of buffer formats by the kind of number.
+cdef str SIGNED = "bhilqn", UNSIGNED = "BHILQN"
+
+
+# ---- one call ---------------------------------------------------------------------
+
+
+cdef int pack(
+    Argument* arguments, int n, tuple values, Frame* frame, object kernel
+) except -1:
+    """Fill a frame. After a failure nothing is held."""
+    cdef int i
+    if len(values) != n:
+        raise TypeError(
+            f"{kernel.describe()} takes {n} arguments, {len(values)} were given"
+        )
+    try:
+        for i in range(n):
+            if arguments[i].kind == POINTER:
+                pack_pointer(&arguments[i], i, values[i], frame, kernel)
+            else:
+                pack_number(&arguments[i], i, values[i], &frame.slots[i], kernel)
+        check_lengths(arguments, n, frame, kernel)
+    except BaseException:
+        release(frame)
+        raise
+    return 0
+
+
+cdef void release(Frame* frame) noexcept:
+    """Let go of the buffers of a frame."""
+    while frame.n_views > 0:
+        frame.n_views -= 1
+        PyBuffer_Release(&frame.views[frame.n_views])
+        if frame.n_views == 0:
+            PyMem_Free(frame.views)
+
+
+cdef int check_lengths(
+    Argument* arguments, int n, Frame* frame, object kernel
+) except -1:
+    """Refuse buffers that are shorter than the arguments say."""
+    cdef int i, at
+    cdef int64_t length
+    for i in range(n):
+        at = arguments[i].length_at
+        if at < 0:
+            continue
+        length = as_int64(arguments[at].code, &frame.slots[at])
+        if length > frame.items[i]:
+            raise ValueError(
+                f"{kernel.describe(i)} has {frame.items[i]} items, but argument {at} "
+                f"is {length}. If that is no number of items, say so: "
+                "Kernel(..., lengths={})"
+            )
+    return 0
+
+
+cdef int64_t as_int64(char code, const Slot* slot) noexcept:
+    """An integer; one above 2 ** 63 is no length anyway, and becomes the highest."""
+    if code == c"q":
+        return slot.w
+    if code == c"Q":
+        return slot.w if slot.w >= 0 else 0x7fffffffffffffff
+    if code == c"i":
+        return slot.i
+    if code == c"I":
+        return slot.u
+    if code == c"h":
+        return slot.h
+    if code == c"H":
+        return slot.H
+    if code == c"b":
+        return slot.b
+    return slot.B
+
+
+# ---- numbers ----------------------------------------------------------------------
+
+
+cdef int pack_number(
+    Argument* argument, int at, object value, Slot* slot, object kernel
+) except -1:
+    """Store a Python number as the C number that the argument is."""
+    cdef int64_t integer
+    try:
+        if argument.kind == FLOATING:
+            if PyFloat_CheckExact(value):
+                slot.d = <double>value
+            else:
+                slot.d = PyFloat_AsDouble(value)
+            if argument.code == c"f":
+                slot.f = <float>slot.d
+            return 0
+        if not PyLong_CheckExact(value):
+            value = PyNumber_Index(value)
+        if argument.code == c"Q":
+            slot.w = <int64_t><uint64_t>value
+            return 0
+        integer = value
+    except TypeError:
+        wanted = "a number" if argument.kind == FLOATING else "an integer"
+        raise TypeError(
+            f"{kernel.describe(at)} must be {wanted}, got {type(value).__name__}"
+        ) from None
+    except OverflowError:
+        raise OverflowError(
+            f"{kernel.describe(at)} cannot be {value}: out of range"
+        ) from None
+    if argument.size < 8 and not argument.lowest <= integer <= argument.highest:
+        raise OverflowError(
+            f"{kernel.describe(at)} must be between {argument.lowest} and "
+            f"{argument.highest}, got {value}"
+        )
+    store_integer(argument.code, integer, slot)
+    return 0
+
+
+cdef void store_integer(char code, int64_t value, Slot* slot) noexcept:
+    if code == c"q":
+        slot.w = value
+    elif code == c"i":
+        slot.i = <int>value
+    elif code == c"I":
+        slot.u = <unsigned int>value
+    elif code == c"h":
+        slot.h = <short>value
+    elif code == c"H":
+        slot.H = <unsigned short>value
+    elif code == c"b":
+        slot.b = <signed char>value
+    else:
+        slot.B = <unsigned char>value
+
+
+cdef object box(char code, const Slot* slot):
+    """A C result as a Python object."""
+    if code == c"d":
+        return PyFloat_FromDouble(slot.d)
+    if code == c"f":
+        return PyFloat_FromDouble(slot.f)
+    if code == c"v":
+        return None
+    if code == c"Q":
+        return <uint64_t>slot.w
+    if code == c"?":
+        return slot.B != 0
+    return as_int64(code, slot)
+
+
+# ---- buffers ------------------------------------------------------------------------
+
+
+cdef int pack_pointer(
+    Argument* argument, int at, object value, Frame* frame, object kernel
+) except -1:
+    cdef NDArray* array
+    cdef int i
+    if argument.dtype == NULL:
+        find_dtypes(argument)  # NumPy may have been imported since
+    if type(value) is _ndarray:
+        array = <NDArray*>value
+        if (
+            (array.dtype == argument.dtype or array.dtype == argument.twin)
+            and array.flags & (C_CONTIGUOUS | ALIGNED) == C_CONTIGUOUS | ALIGNED
+            and (argument.is_const or array.flags & WRITEABLE)
+        ):
+            frame.slots[at].w = <int64_t><uintptr_t>array.data
+            frame.items[at] = 1
+            for i in range(array.n_dims):
+                frame.items[at] *= array.shape[i]
+            return 0
+    return pack_buffer(argument, at, value, frame, kernel)
+
+
+cdef int pack_buffer(
+    Argument* argument, int at, object value, Frame* frame, object kernel
+) except -1:
+    cdef Py_buffer* view
+    if not PyObject_CheckBuffer(value):
+        raise TypeError(
+            f"{kernel.describe(at)} must be an array or another buffer, got "
+            f"{type(value).__name__}"
+        )
+    if frame.n_views == 0:
+        frame.views = <Py_buffer*>PyMem_Malloc(MAX_ARGUMENTS * sizeof(Py_buffer))
+        if frame.views == NULL:
+            raise MemoryError()
+    view = &frame.views[frame.n_views]
+    try:
+        PyObject_GetBuffer(value, view, PyBUF_FORMAT | PyBUF_STRIDES)
+    except BaseException:
+        if frame.n_views == 0:
+            PyMem_Free(frame.views)
+        raise
+    frame.n_views += 1
+    check_format(argument, at, view, kernel)
+    if not PyBuffer_IsContiguous(view, c"C"):
+        raise ValueError(
+            f"{kernel.describe(at)} must be contiguous (C order): pass "
+            "numpy.ascontiguousarray(x)"
+        )
+    frame.slots[at].w = <int64_t><uintptr_t>view.buf
+    frame.items[at] = view.len // max(argument.size, 1)
+    return 0
+
+
+cdef int check_format(
+    Argument* argument, int at, Py_buffer* view, object kernel
+) except -1:
+    """Refuse a buffer of other items, read-only where it is written, or misaligned."""
+    if view.readonly and not argument.is_const:
+        raise ValueError(
+            f"{kernel.describe(at)} is read-only, but the kernel may write to it; if "
+            "it does not, declare the pointer const in the signature"
+        )
+    if argument.code == c"v":
+        return 0
+    text = (<bytes>view.format).decode() if view.format != NULL else "B"
+    if not fits(chr(argument.code), argument.size, text, view.itemsize):
+        raise TypeError(
+            f"{kernel.describe(at)} has items of the format {text!r} and "
+            f"{view.itemsize} bytes, expected {chr(argument.code)!r} and "
+            f"{argument.size} bytes (as in the struct module)"
+        )
+    if <uintptr_t>view.buf % <uintptr_t>min(argument.size, 8) != 0:
+        raise ValueError(f"{kernel.describe(at)} is not aligned: pass a copy")
+    return 0
+
+
+cdef bint fits(str code, Py_ssize_t size, str text, Py_ssize_t item_size):
+    """Whether items of a buffer's format are the numbers that ``code`` stands for."""
+    text = text.lstrip("@=^" + ("<" if sys.byteorder == "little" else ">"))
+    if item_size != size:
+        return False
+    if code in "FD":
+        return text == ("Zf" if code == "F" else "Zd")
+    if len(text) != 1:
+        return False
+    if code == "c":
+        return text in "cbB"
+    if code in "fd?":
+        return text == code
+    if code in "B?":
+        return text in "B?"
+    return text in (SIGNED if code in SIGNED else UNSIGNED)
+
+
+# ---- NumPy ---------------------------------------------------------------------------
+
+
+cdef void find_dtypes(Argument* argument) noexcept:
+    """Note which of NumPy's dtypes an argument's pointer may lead to."""
+    if argument.kind != POINTER or "numpy" not in sys.modules:
+        return
+    try:
+        found = _dtypes_of(chr(argument.code))
+    except Exception:  # numpy is half imported: the buffer protocol will do
+        return
+    if found:
+        argument.dtype = <PyObject*>found[0]
+        argument.twin = <PyObject*>found[len(found) - 1]
+
+
+# Letters of NumPy's dtypes; `long` is as wide as one of its neighbours.
+_LETTERS = {"q": "lq", "Q": "LQ", "i": "il", "I": "IL", "c": "bB", "v": ""}
+
+
+def _dtypes_of(code):
+    numpy = sys.modules["numpy"]
+    if not _numpy_seen:
+        _learn_numpy(numpy)
+    if code not in _dtypes:
+        _dtypes[code] = tuple(
+            numpy.dtype(letter)
+            for letter in _LETTERS.get(code, code)
+            if code not in "qQiI"
+            or numpy.dtype(letter).itemsize == (8 if code in "qQ" else 4)
+        )
+    return _dtypes[code]
+
+
+def _learn_numpy(numpy):
+    """Verify the struct of arrays; where it is another, the fast way stays shut."""
+    global _ndarray, _numpy_seen
+    _numpy_seen = True
+    array = numpy.zeros((5, 3, 2), "f4")
+    views = [array, array[::2], array[:, 1:, :1], array[3, 1], array[0, 0, :0]]
+    if all(_reads_right(view) for view in views):
+        array.flags.writeable = False
+        if _reads_right(array):
+            _ndarray = numpy.ndarray
+
+
+cdef bint _reads_right(object view) except -1:
+    cdef NDArray* array = <NDArray*>view
+    cdef int i
+    flags = view.flags
+    if (
+        array.n_dims != view.ndim
+        or <object>array.dtype is not view.dtype
+        or <uintptr_t>array.data != <uintptr_t>view.__array_interface__["data"][0]
+        or bool(array.flags & C_CONTIGUOUS) != flags.c_contiguous
+        or bool(array.flags & ALIGNED) != flags.aligned
+        or bool(array.flags & WRITEABLE) != flags.writeable
+    ):
+        return False
+    for i in range(array.n_dims):
+        if array.shape[i] != view.shape[i] or array.strides[i] != view.strides[i]:
+            return False
+    return True
