@@ -136,10 +136,10 @@ class _Judge:
     def never_started(self):
         """Tasks that fail before they are sent or begun."""
         unsent = ("argument cannot be pickled", "argument cannot be loaded")
-        if self.program.fault == "descriptors":
-            # they could not open the file of notes
-            results = enumerate(self.record.results)
-            return {i for i, value in results if isinstance(value, cypar.TaskError)}
+        if self.program.fault in ("descriptors", "killer"):
+            # no descriptor for the file of notes; killed as its arguments were loaded
+            values = self.record.results
+            return {v.index for v in values if isinstance(v, cypar.TaskError)}
         return self.faulty if self.program.variant in unsent else set()
 
     # ---- results -------------------------------------------------------------------
