@@ -121,12 +121,13 @@ class Dispatcher:
 
     def close(self, failed):
         """Give back all that the call has."""
-        self.memory.close()
-        self.let_go(failed)
-        self.pool.leave(self.wake)
-        os.close(self.wake_fd)
-        if self._wake_write != self.wake_fd:
-            os.close(self._wake_write)
+        try:
+            self.memory.close()
+            self.let_go(failed)
+        finally:
+            self.pool.leave(self.wake)
+            for fd in {self.wake_fd, self._wake_write}:
+                os.close(fd)
 
     def wake(self):
         """Let the loop look again; from any thread."""

@@ -223,8 +223,8 @@ class Pool:
         for worker in workers:  # all at once: they die side by side
             worker.process.kill()
         for worker in workers:
+            worker.process.close()  # first: to reap takes descriptors
             worker.process.reap()
-            worker.process.close()
             worker.outbox.drop()
 
     # ---- the pool as a whole -------------------------------------------------------
