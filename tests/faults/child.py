@@ -142,7 +142,8 @@ class Session:
             file.seek(size)
             text = file.read().decode(errors="replace").strip()
         crashes = program.variant in ("segfault", "abort")
-        quiet = not crashes and program.fault != "interrupt"
+        # workers without descriptors say that they cannot go on
+        quiet = not crashes and program.fault not in ("interrupt", "descriptors")
         words = [word for word in NOISE if word in text and quiet]
         if words or (violations and text):
             return [f"stderr has {', '.join(words) or 'this'}:\n{text[-4000:]}"]

@@ -315,6 +315,8 @@ class _Draw:
             nested = choose(("default", "threading", "processes"))
         if nested == "processes":
             n_tasks = min(n_tasks, 6)  # they start workers of their own
+        if found["max_tasks"]:
+            n_tasks = min(n_tasks, 8 * found["max_tasks"])  # many starts take long
         private = found["mmap_mode"] in ("c", None)
         return {
             "n_tasks": n_tasks,
