@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import cypar
+
 FOLDER = Path(__file__).parent
 
 pytestmark = [
@@ -18,15 +20,19 @@ pytestmark = [
 ]
 
 
-def run_faults(*arguments, env=None):
+def run_faults(*arguments):
     """Run ``python tests/faults`` in a new process; returns it when it has ended."""
+    env = dict(os.environ)
+    root = FOLDER.parents[1]
+    if root / "cypar" in Path(cypar.__file__).parents:  # built in place
+        env["PYTHONPATH"] = os.pathsep.join([str(root), env.get("PYTHONPATH", "")])
     return subprocess.run(
         [sys.executable, str(FOLDER), *map(str, arguments)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=170,
-        env={**os.environ, **(env or {})},
+        env=env,
         check=False,
     )
 
