@@ -238,6 +238,8 @@ class _Judge:
 
     def error_itself(self):
         program, error = self.program, self.record.error
+        if self.is_late(error):
+            return
         if program.fault == "descriptors" and self.record.call < program.n_calls:
             # with none there is no worker: the call cannot go on
             kind = () if program.variant == "some" else (OSError, cypar.PoolStartError)
@@ -259,6 +261,8 @@ class _Judge:
         """Check what stands in the place of a failed task."""
         if value.index != index:
             yield f"the error of task {value.index} in the place of task {index}"
+        if self.is_late(value.exception):
+            return
         kind = KINDS.get(self.program.variant) or KINDS.get(self.program.fault)
         if self.record.is_faulty and kind is not None and value.kind != kind:
             yield f"the error of task {index} is of the kind {value.kind}, not {kind}"
@@ -285,8 +289,6 @@ class _Judge:
         if not isinstance(error, kind) or text not in str(error):
             yield f"{error!r} instead of {kind} with {text!r}"
             return
-        if isinstance(error, cypar.TaskTimeout) and self.was_slow(index):
-            return
         if program.variant == "input raises":
             index = error.index
         elif program.backend in ("sequential", "threading"):
@@ -300,9 +302,12 @@ class _Judge:
         if isinstance(error, cypar.WorkerCrash):
             yield from self.crash(error)
 
-    def was_slow(self, index):
-        """Whether a healthy task ran for long: on a busy machine it may."""
-        return self.seconds.get(index, FAULTY_TIMEOUT_S) > 0.8 * FAULTY_TIMEOUT_S
+    def is_late(self, error):
+        """Whether a healthy task ran for too long: on a busy machine it may."""
+        if not isinstance(error, cypar.TaskTimeout) or error.task_index in self.faulty:
+            return False
+        seconds = self.seconds.get(error.task_index, FAULTY_TIMEOUT_S)
+        return seconds > 0.8 * FAULTY_TIMEOUT_S
 
     def crash(self, error):
         variant = self.program.variant.removeprefix("child_then_")

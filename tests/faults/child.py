@@ -177,13 +177,12 @@ def print_calls(number, frame):
     sys.stderr.flush()
 
 
+OWN_NAMES = ("notes", "children", "temp", "full")
+
+
 def files_in(folder):
-    """Return the files that are neither notes nor the list of children."""
-    return [
-        path
-        for path in Path(folder).rglob("*")
-        if path.is_file() and path.name not in ("notes", "children")
-    ]
+    """Return the files and folders that are not the program's own."""
+    return [path for path in Path(folder).rglob("*") if path.name not in OWN_NAMES]
 
 
 def main():
