@@ -20,12 +20,21 @@ rm -rf build/lib*
 cd $(1) && $(PIP) install "..$(2)"
 endef
 
-.PHONY: help run test bench lint sanitize docs clean
+# What `make faults`, `make mutants` and `make soak` run, and with which seed.
+N ?= 2000
+SEED ?= 1
+MINUTES ?= 60
+PROGRAMS ?= 400
+
+.PHONY: help run test bench faults mutants soak lint sanitize docs clean
 
 help:
 	@echo "make run     build cypar and run the demo"
 	@echo "make test    build cypar in a fresh environment and run all tests"
 	@echo "make bench   run the benchmarks"
+	@echo "make faults  run N=2000 random programs with random faults"
+	@echo "make mutants see that the fault suite notices known bugs"
+	@echo "make soak    make mixed calls for MINUTES=60 and watch memory"
 	@echo "make lint    check style, types and Cython's hints"
 	@echo "make sanitize  run the native core under sanitizers and valgrind"
 	@echo "make docs    build the documentation in build/docs"
@@ -48,6 +57,18 @@ test:
 bench: $(RUN_ENV)/installed
 	cd $(RUN_ENV) && $(PIP) install "..[bench]"
 	$(RUN_ENV)/bin/pytest benchmarks -o timeout=0
+
+faults: $(RUN_ENV)/installed
+	cd $(RUN_ENV) && $(PIP) install "..[test]"
+	$(RUN_ENV)/bin/python tests/faults -n $(N) --seed $(SEED)
+
+mutants: $(RUN_ENV)/installed
+	cd $(RUN_ENV) && $(PIP) install "..[test]"
+	$(RUN_ENV)/bin/python tests/faults/mutate.py -n $(PROGRAMS) --seed $(SEED)
+
+soak: $(RUN_ENV)/installed
+	cd $(RUN_ENV) && $(PIP) install "..[test]"
+	$(RUN_ENV)/bin/python tests/faults/soak.py $(MINUTES) --seed $(SEED)
 
 lint: $(TOOLS_ENV)/installed
 	$(TOOLS_ENV)/bin/ruff check .

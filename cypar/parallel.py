@@ -259,6 +259,11 @@ class Parallel:
                 call = None  # it ends the call
                 return generator
             return self._run_list(call)
+        except BaseException:
+            if call is not None:  # Ctrl-C before the generator was there, say
+                call.stop("abort")
+                self._backend.abandon(options)
+            raise
         finally:
             if call is not None:
                 self._end_call(call)

@@ -133,6 +133,9 @@ class Backend:
         `run` is called in another thread when results come as a generator.
         """
 
+    def abandon(self, options):
+        """Undo `prepare` if `run` has not come: the call was stopped before."""
+
     def warm_up(self, options):
         """Start the workers that calls with these options need, if it has any."""
 

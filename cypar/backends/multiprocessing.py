@@ -91,9 +91,22 @@ class MultiprocessingBackend(Backend):
         self._prepared[id(options)] = (options, pool, arguments, block)
 
     def run(self, call):
-        if id(call.options) not in self._prepared:
+        prepared = self._prepared.pop(id(call.options), None)
+        if prepared is None:
+            if call.stopping:
+                return  # by Ctrl-C, before this thread came
             self.prepare(call.options)
-        _, pool, arguments, block = self._prepared.pop(id(call.options))
+            prepared = self._prepared.pop(id(call.options))
+        _, pool, arguments, block = prepared
+        lent = _Lent(pool, arguments, block)
+        finished = False
+        try:
+            self._run_on(lent, call)
+            finished = True
+        finally:
+            self._end(lent.pool, block, finished)
+
+    def _run_on(self, lent, call):
         table = FunctionTable()
         options = call.options
         memory = CallMemory(
@@ -103,27 +116,26 @@ class MultiprocessingBackend(Backend):
             makes_patches=False,  # it is open which worker gets a task
         )
         call.source.capture = Capture(table, None, _explain, memory)
-        finished = False
-
-        def replace_pool():
-            nonlocal pool
-            pool.kill()
-            pool = start(*arguments)
-            if block is not None:
-                block.pool = pool
-            return pool
-
         try:
-            Dispatcher(call, pool, table, replace_pool).run()
-            finished = True
+            Dispatcher(call, lent.pool, table, lent.replace).run()
         finally:
             memory.close()
+
+    def _end(self, pool, block, finished):
+        """Let go of the pool of a call that is over."""
+        try:
             if not (finished and pool.is_usable()):
                 pool.kill()
+        finally:
             if block is None:
                 pool.close()
             else:
                 self._give_back(block)
+
+    def abandon(self, options):
+        _, pool, _, block = self._prepared.pop(id(options), (None, None, None, None))
+        if pool is not None:
+            self._end(pool, block, False)
 
     # ---- with-blocks ---------------------------------------------------------------
 
@@ -203,6 +215,23 @@ class MultiprocessingBackend(Backend):
                 )
             return multiprocessing.get_context(method)
         return multiprocessing.get_context(None if sys.platform == "win32" else "fork")
+
+
+class _Lent:
+    """The pool that a call has, which it may lose."""
+
+    def __init__(self, pool, arguments, block):
+        self.pool = pool
+        self.arguments = arguments
+        self.block = block
+
+    def replace(self):
+        """Start a new pool instead of one that lost a worker; returns it."""
+        self.pool.kill()
+        self.pool = start(*self.arguments)
+        if self.block is not None:
+            self.block.pool = self.pool
+        return self.pool
 
 
 class _Block:

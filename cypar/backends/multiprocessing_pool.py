@@ -37,6 +37,9 @@ from cypar.transport import serialize
 CLOSE_S = 2.0  # healthy workers may take this long to end by themselves
 DEATH_S = 5.0  # after SIGKILL, on a machine that is very busy
 NOTE_BYTES = 4096  # read at once
+# What a Pool has open, what each process leaves open and what its start takes.
+POOL_DESCRIPTORS = 6 + 4
+PROCESS_DESCRIPTORS = 2
 
 
 class Ticket:
@@ -120,7 +123,9 @@ class WorkerPool:
             old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         warning = stock.no_fork_warning if method == "fork" else contextlib.nullcontext
         try:
-            with warning():
+            n_descriptors = POOL_DESCRIPTORS + PROCESS_DESCRIPTORS * self.n_jobs
+            stock.require_descriptors(n_descriptors, self._notes.fileno())
+            with warning(), stock.no_interrupt(), stock.no_half_imports():
                 self._pool = make(
                     self.n_jobs, worker.initialize, arguments, context=self._context
                 )
@@ -293,6 +298,8 @@ class WorkerPool:
         self.over = True
         self._wake_lock = threading.RLock()  # the parent may hold the old one
         stock.forget(self._pool)
+        for process in self._context.processes:
+            stock.unguard_exitcode(process)
         self._close_descriptors()
 
 

@@ -9,12 +9,19 @@ The one place that uses its private names. A Pool has three daemon threads:
 
 from __future__ import annotations
 
+import _imp
 import contextlib
+import importlib
+import os
+import signal
 import sys
 import threading
+import time
 import warnings
 import weakref
+from functools import partial
 
+IMPORT_S = 5.0  # a fork waits this long for imports of other threads
 THREAD_S = 1.0  # the threads of a Pool end at once when their pipes are closed
 
 
@@ -35,14 +42,26 @@ class SealedContext:
     def __getattr__(self, name):
         return getattr(self._context, name)
 
-    def Process(self, *args, **kwargs):  # noqa: N802 (the Pool calls it)
+    def Process(self, *args, target, **kwargs):  # noqa: N802 (the Pool calls it)
         if self._left == 0:
             self.taken_apart.wait()
             return _NoProcess()
         self._left -= 1
-        process = self._context.Process(*args, **kwargs)
+        target = partial(run_quietly, target)
+        process = self._context.Process(*args, target=target, **kwargs)
         self.processes.append(process)
         return process
+
+
+def run_quietly(worker, *args):
+    """Run the Pool's loop in a worker; without a word if the parent is no more.
+
+    An answer may fail before the end of the parent has killed this process.
+    """
+    try:
+        worker(*args)
+    except BrokenPipeError:
+        os._exit(1)
 
 
 class _NoProcess:
@@ -70,6 +89,11 @@ def guard_exitcode(process):
             return poll(popen(), *flags)
 
     process._popen.poll = poll_alone
+
+
+def unguard_exitcode(process):
+    """In a forked child: undo `guard_exitcode`; a thread of the parent may be in it."""
+    vars(process._popen).pop("poll", None)
 
 
 def dismantle(pool, taken_apart):
@@ -125,3 +149,109 @@ def no_fork_warning():
             "ignore", ".*use of fork.* may lead to deadlocks", DeprecationWarning
         )
         yield
+
+
+@contextlib.contextmanager
+def no_interrupt():
+    """Put off Ctrl-C: an exception in the middle of its start leaves half a Pool.
+
+    A mask is not enough, for another thread may take the signal; and it must be
+    there, for a new worker has no handler of its own yet.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # handlers run in the main thread
+        return
+    caught = []
+    old = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
+    try:
+        yield
+    finally:
+        # None: the handler is not one of Python's, which cannot be put back
+        signal.signal(signal.SIGINT, signal.SIG_DFL if old is None else old)
+        if caught:
+            signal.raise_signal(signal.SIGINT)
+
+
+def require_descriptors(n, fd):
+    """Raise OSError unless ``n`` more descriptors can be opened.
+
+    A process that fails half way through its start leaves some open.
+    """
+    opened = []
+    try:
+        for _ in range(n):
+            opened.append(os.dup(fd))
+    finally:
+        for copy in opened:
+            os.close(copy)
+
+
+# ---- imports of other threads --------------------------------------------------------
+
+_forking = None  # the thread that forks workers now
+
+
+@contextlib.contextmanager
+def no_half_imports():
+    """Fork no process in the middle of an import of another thread.
+
+    In the forked process that import never ends, and who needs the module waits for it.
+    """
+    global _forking
+    _forking = threading.get_ident()
+    try:
+        yield
+    finally:
+        _forking = None
+
+
+def _hold_imports():
+    """Wait for the end of all imports, and let none begin until the fork."""
+    if _forking != threading.get_ident():
+        return
+    deadline = time.monotonic() + IMPORT_S
+    while True:
+        _imp.acquire_lock()  # needed to begin an import, not to go on with one
+        if not _imports_of_others() or time.monotonic() > deadline:
+            return
+        _imp.release_lock()
+        time.sleep(1e-3)
+
+
+def _release_imports():
+    if _forking == threading.get_ident():
+        try:
+            _imp.release_lock()
+        except RuntimeError:
+            pass  # a forked child may have a new lock
+
+
+def _imports_of_others():
+    """Return the names of modules that other threads are about to import."""
+    names = []
+    for name, module in list(sys.modules.items()):
+        try:
+            # not by getattr: a lazy module would be loaded
+            spec = object.__getattribute__(module, "__dict__").get("__spec__")
+        except AttributeError:
+            continue
+        if getattr(spec, "_initializing", False):
+            lock = importlib._bootstrap._module_locks.get(name)
+            lock = lock and lock()
+            if getattr(lock, "owner", None) != threading.get_ident():
+                names.append(name)
+    return names
+
+
+def _release_in_child():
+    global _forking
+    _release_imports()
+    _forking = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_hold_imports,
+        after_in_parent=_release_imports,
+        after_in_child=_release_in_child,
+    )

@@ -187,6 +187,7 @@ from cypar.backends.pool.supervisor import pool
 from cypar.transport.segments import arena
 
 how = sys.argv[2]
+main_pid = os.getpid()
 
 def kib(pid, name):
     with open(f"/proc/{pid}/smaps_rollup") as file:
@@ -199,7 +200,7 @@ def task(a, i):
         if how == "killed worker":
             os.kill(os.getpid(), signal.SIGKILL)
         if how == "ctrl-c":
-            os.kill(os.getppid(), signal.SIGINT)
+            os.kill(main_pid, signal.SIGINT)  # a worker's parent may be another
             time.sleep(100)
     return float(a.sum())
 

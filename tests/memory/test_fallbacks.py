@@ -45,6 +45,8 @@ def test_no_shared_memory_but_a_disk(parallel, fresh_arena, monkeypatch, warning
         kinds = run_some(parallel)
     assert len(caught) == 1
     assert kinds == {"memmap"}
+    # what no worker holds any more is gone with the call
+    assert not any(segment.is_idle() for segment in copies.disk_arena.segments)
     copies.disk_arena.trim(0)
     assert copies.disk_arena.segments == []
 

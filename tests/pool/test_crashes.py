@@ -72,6 +72,43 @@ def test_crash_in_a_block(two_workers):
             assert parallel(delayed(abs)(-i) for i in range(20)) == list(range(20))
 
 
+def test_worker_that_fails_itself_says_why(run_script):
+    """Not silently, with the exit code of a healthy end."""
+    done = run_script(
+        """
+        from cypar import Parallel, WorkerCrash, delayed
+
+        def task():
+            import sys
+
+            sys.modules["cypar.transport.failures"] = None  # needed to report errors
+            raise ValueError("of the task")
+
+        try:
+            Parallel(n_jobs=2, batch_size=1)([delayed(task)(), delayed(abs)(1)])
+        except WorkerCrash as error:
+            print(error.exitcode)
+        """
+    )
+    assert done.stdout == "1\n"
+    assert "import of cypar.transport.failures halted" in done.stderr
+
+
+def test_crash_while_data_waits_for_the_worker(two_workers):
+    """Its end is seen twice: by what it does not take any more, and by its process."""
+
+    def task(i, data):
+        if i == 2:
+            leave()
+
+    for _ in range(4):
+        with pytest.raises(WorkerCrash) as caught:
+            Parallel(n_jobs=2, batch_size=7, pre_dispatch="all")(
+                delayed(task)(i, os.urandom(70_000)) for i in range(28)
+            )
+        assert caught.value.task_index == 2
+
+
 def test_crash_between_two_calls(two_workers, signals):
     """Idle workers are killed by somebody: the next call does not notice."""
     for pid in two_workers:

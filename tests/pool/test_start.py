@@ -70,3 +70,16 @@ def test_no_thread_in_list_mode(fresh_pool):
 
     Parallel(n_jobs=2)(tasks())
     assert seen == []
+
+
+def test_call_that_cannot_begin_leaves_nothing(fresh_pool, monkeypatch):
+    """No descriptor is left for a fork server, say; the leak check sees the rest."""
+
+    def fail(*args):
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fresh_pool.server, "prepare", fail)
+        with pytest.raises(OSError, match="Too many"):
+            Parallel(n_jobs=2)(delayed(abs)(-i) for i in range(3))
+    assert Parallel(n_jobs=2)(delayed(abs)(-i) for i in range(3)) == [0, 1, 2]

@@ -81,9 +81,9 @@ class Dispatcher:
         """Run the call; returns when it is done or stopped."""
         call = self.call
         call.on_wake(self.wake)
-        self.pool.enter(self.options.n_jobs)
         failed = True
         try:
+            self.pool.enter(self.options.n_jobs)  # which may lack descriptors
             call.source.fill()
             while not (call.stopping or call.outcomes.done):
                 self.woken = False
@@ -121,12 +121,13 @@ class Dispatcher:
 
     def close(self, failed):
         """Give back all that the call has."""
-        self.memory.close()
-        self.let_go(failed)
-        self.pool.leave(self.wake)
-        os.close(self.wake_fd)
-        if self._wake_write != self.wake_fd:
-            os.close(self._wake_write)
+        try:
+            self.memory.close()
+            self.let_go(failed)
+        finally:
+            self.pool.leave(self.wake)
+            for fd in {self.wake_fd, self._wake_write}:
+                os.close(fd)
 
     def wake(self):
         """Let the loop look again; from any thread."""
@@ -274,6 +275,8 @@ class Dispatcher:
                 continue  # lost while the events before were handled
             if event & select.POLLOUT:
                 self.flush(worker)
+                if worker not in self.workers:
+                    continue  # it took no more: its end has been handled
             if fd == worker.process.process_fd or event & ~select.POLLOUT:
                 self.reader.read(worker, ended=fd == worker.process.process_fd)
         self.check_deadlines()

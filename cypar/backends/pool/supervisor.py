@@ -27,6 +27,7 @@ from cypar.backends.pool.process import Process
 from cypar.backends.pool.state import bare, snapshot
 from cypar.core._segment import Leases
 from cypar.core.cpu import cpu_count
+from cypar.transport.copies import disk_arena
 from cypar.transport.segments import arena
 
 IDLE_TIMEOUT_S = 300.0  # a worker without work for this long leaves
@@ -225,8 +226,8 @@ class Pool:
         for worker in workers:  # all at once: they die side by side
             worker.process.kill()
         for worker in workers:
+            worker.process.close()  # first: to reap takes descriptors
             worker.process.reap()
-            worker.process.close()
             worker.outbox.drop()
 
     # ---- the pool as a whole -------------------------------------------------------
@@ -241,6 +242,7 @@ class Pool:
         if not has_workers:  # the server's end would be theirs
             self.server.stop()
         arena.trim(0)
+        disk_arena.trim(0)
 
     def close_at_exit(self):
         """Kill everything; nothing remains after the interpreter's end."""
@@ -284,7 +286,7 @@ class Pool:
             for worker in [*self._idle, *self._leased]:
                 found.update(worker.process.descriptors())
         found.update(self.server.descriptors())
-        found.update(arena.descriptors())
+        found.update(arena.descriptors(), disk_arena.descriptors())
         return found
 
 

@@ -331,15 +331,19 @@ def main(channel_fd, page_fd, life_fd, parent_pid, stderr_fd):
         os.dup2(stderr_fd, 2)
         os.close(stderr_fd)
         faulthandler.enable()
+    status = 1
     try:
         WorkerServer(channel, page, parent_pid).serve()
+        status = 0
     except (EOFError, BrokenPipeError):
-        pass
+        status = 0  # the parent has gone
+    except BaseException:
+        sys.excepthook(*sys.exc_info())  # no task's: those are caught
     finally:
-        _leave()
+        _leave(status)
 
 
-def _leave():
+def _leave(status):
     """End without the interpreter's own end: no user thread can hold us up."""
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -347,4 +351,4 @@ def _leave():
             stream.flush()
         except Exception:
             pass  # the terminal is gone
-    os._exit(0)
+    os._exit(status)
