@@ -239,6 +239,8 @@ class Pool:
         self.discard(idle)
         with self._lock:
             has_workers = bool(self._idle or self._leased)
+            if not self._calls:
+                self._limit = cpu_count()
         if not has_workers:  # the server's end would be theirs
             self.server.stop()
         arena.trim(0)
