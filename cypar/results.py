@@ -15,7 +15,6 @@ from cypar.core._task_queue import as_task
 from cypar.core._worker_loop import call_serial
 from cypar.core.errors import CyparWarning, attach_completed, label
 
-
 # After the last result the backend gives its workers back, so that the next call finds
 # them. A bound, since a thread that is late for its timeout may hold it up.
 END_S = 0.1
