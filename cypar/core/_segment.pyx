@@ -382,6 +382,10 @@ cdef class Leases:
             if not self.is_live(slot):
                 self.segments[slot] = None
 
+    def has_closed(self):
+        """Whether `take_closed` may have something to return."""
+        return len(self.closed) > 0
+
     def take_closed(self):
         """Return the slots whose mapping the worker may close, and forget them."""
         in_use = set(self.slots.values())

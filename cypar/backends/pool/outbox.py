@@ -104,7 +104,7 @@ class Outbox:
 
     def end_call(self):
         """Let the worker forget what only this call needed."""
-        if not self.used:
+        if not self.used and not self.leases.has_closed():
             return
         self.used = False
         self.bases = {}

@@ -76,6 +76,13 @@ class Worker:
         """Send a frame that says no more than a number and its payload."""
         self.channel.send(kind, 0, 0, number, 0.0, *payload)
 
+    def close_mappings(self):
+        """Have it unmap what was freed since its last call; between two calls."""
+        try:
+            self.outbox.end_call()
+        except OSError:
+            pass  # it is dead, which is found out when it is used
+
     @property
     def pid(self):
         """Process id; may wait for a worker that is being forked."""
@@ -116,6 +123,8 @@ class Pool:
             self._calls += 1
             self._limit = max(self._limit, n_jobs)
             old = self._take_old()
+            for worker in self._idle:
+                worker.close_mappings()
             has_workers = bool(self._idle or self._closed)
         if old:
             self.discard(old)
