@@ -209,6 +209,9 @@ cdef class TaskSource:
                 else:
                     item = self.capture(index, item)
             except BaseException as exc:
+                if not isinstance(exc, Exception):  # Ctrl-C, not the task's failure
+                    self.call.fail(exc)
+                    return 0
                 # counted as a task that failed before it was sent; the FIFO holds
                 # the last drawn tasks without a gap, so something takes its place
                 self.push(_SKIP)

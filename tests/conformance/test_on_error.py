@@ -143,6 +143,17 @@ def test_a_result_that_cannot_be_pickled_fails_alone(process_engine):
     assert second == 1
 
 
+def test_ctrl_c_while_a_task_is_pickled_is_no_error_of_the_task(process_engine):
+    class Interrupted:
+        def __reduce__(self):
+            raise KeyboardInterrupt
+
+    parallel = process_engine.parallel(on_error="return")
+    with pytest.raises(KeyboardInterrupt):
+        parallel([delayed(abs)(-1), delayed(len)([Interrupted()]), delayed(abs)(-1)])
+    assert parallel([delayed(abs)(-1)]) == [1]
+
+
 def test_errors_are_counted_as_finished_tasks_by_progress(engine, capfd):
     engine.parallel(on_error="return", verbose=11)(
         delayed(odd_fails)(i) for i in range(6)

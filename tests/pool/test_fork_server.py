@@ -349,3 +349,22 @@ def test_the_server_leaves_with_its_parent(run_python, ended, tmp_path, signals)
     done = run_python(script, returncode=-signal.SIGKILL)
     [server] = set(map(int, done.stdout.split()))
     signals.until(lambda: ended(server), "the server's end", 1.0)
+
+
+def test_impatient_reap_leaves_the_server_to_workers_that_start(forked, monkeypatch):
+    """After Ctrl-C at start-up; the workers that start may be another call's."""
+    run(abs, 1, n=1)
+    server = forked.server
+    pid = server.pid
+    server.working.clear()
+    server.starting.add(10**6)
+
+    def ask(*args):
+        raise TimeoutError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(server, "_ask", ask)
+        assert server.reap(10**6 + 1) is None
+        assert server.pid == pid
+        assert server.reap(10**6) is None
+        assert server.pid is None

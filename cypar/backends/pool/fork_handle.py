@@ -46,7 +46,8 @@ class ForkServer:
     known : Snapshot
         State of the parent that new workers have.
     pid : int or None
-    working : set of int
+    starting, working : set of int
+        Numbers of the workers that are not reaped: not yet ready, and ready.
     """
 
     def __init__(self):
@@ -59,7 +60,8 @@ class ForkServer:
         self._lost_now = False  # in this call
         self.known = None
         self.pid = None
-        self.working = set()  # numbers of workers that were ready and are not reaped
+        self.starting = set()
+        self.working = set()
 
     # ---- life ----------------------------------------------------------------------
 
@@ -166,6 +168,7 @@ class ForkServer:
                 continue  # a new one, if it left because it had nothing to do
             except BlockingIOError:  # it is busy, and many wait already
                 return None
+            self.starting.add(number)
             return number
         return None
 
@@ -185,12 +188,13 @@ class ForkServer:
         """
         patient = number in self.working
         self.working.discard(number)
+        self.starting.discard(number)
         try:
             return self._ask(REAP, number, None if patient else SHORT_S)
         except ServerGone:
             return None
         except TimeoutError:
-            if not self.working:
+            if not self.working and not self.starting:  # another call's, say
                 self.stop()
             return None
 

@@ -101,6 +101,7 @@ class Process:
         self._note_pid(pid)
         if self._number is not None:
             self._server.working.add(self._number)
+            self._server.starting.discard(self._number)
         if self.stderr_fd >= 0:
             os.close(self.stderr_fd)
             self.stderr_fd = -1
