@@ -38,6 +38,7 @@ def run(*args, path):
     done = subprocess.run(
         [sys.executable, *map(str, args)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))},
+        cwd=path[0] if path else None,  # not cypar's sources, which may not be built
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -166,6 +166,6 @@ import numpy
 assert kernel(numpy.ones(3), 3) == 3.0
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr

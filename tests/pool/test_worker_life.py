@@ -8,6 +8,7 @@ import pytest
 
 import cypar
 from cypar import InitializerError, Parallel, delayed, parallel_config, worker_index
+from cypar.backends.pool import recycling
 
 pytestmark = pytest.mark.slow
 
@@ -177,16 +178,17 @@ def test_the_count_goes_on_over_calls(fresh_pool):
     assert max(map(pids.count, pids)) <= 3
 
 
-kept = []
-
-
 def leak(size, signals, i):
+    import builtins  # globals of a function that is sent by value are each task's own
+
+    kept = vars(builtins).setdefault("cypar_test_kept", [])
     kept.append(bytearray(os.urandom(1024)) * (size // 1024))
     signals.note("runs", f"{os.getpid()} {i}")
     return i
 
 
-def test_worker_that_holds_too_much_is_replaced(fresh_pool, signals):
+def test_worker_that_holds_too_much_is_replaced(fresh_pool, signals, monkeypatch):
+    monkeypatch.setattr(recycling, "MEMORY_CHECK_S", 0.0)
     run = Parallel(n_jobs=2, batch_size=1, max_worker_memory="150M")
     results = run(delayed(leak)(40 * MB, signals, i) for i in range(24))
     assert results == list(range(24))
