@@ -161,12 +161,9 @@ class Driver:
         return True
 
     def _next_size(self):
-        options = self.call.options
         size = max(1, int(self.port.next_size()))
-        if options.explicit_pre_dispatch and (
-            self.call.outcomes.finished < 4 * options.pre_dispatch
-        ):
-            size = 1  # the caller wants to see single tasks first
+        if self.call.wants_single_tasks():
+            size = 1
         self.call.source.set_batch_size(size)
         return size
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from _pickle import dumps as plain_dumps
 
+from cypar.backends.batch_sizes import BatchSizes
 from cypar.backends.multiprocessing_losses import LEAVING_CHECK_S, Losses
 from cypar.backends.multiprocessing_worker import CHANGED, SLOT
 from cypar.backends.pool.outbox import Outbox
@@ -20,7 +21,6 @@ from cypar.transport._capture import table_of
 
 DISPATCH_S = 200e-6  # what one batch costs: three threads of the Pool handle it
 MAX_BATCH_BYTES = 1 << 20  # batches grow to this, for they are copied several times
-MAX_RESULT_BYTES = 1 << 21  # of one batch: what nobody has read yet is bounded
 MIN_STEAL_S = 500e-6  # taking tasks back pays if they last longer than two dispatches
 STEAL_RETRY_S = 2e-3  # a task that has run this long holds up what is behind it
 GRACE_S = 0.02  # a stopped call waits this long for tasks that are nearly done
@@ -46,12 +46,9 @@ class Dispatcher:
         self.options = call.options
         self.losses = Losses(self, replace_pool)
         self.replacements = {}  # blob by name -> reference by value
-        self.estimator = BatchEstimator(DISPATCH_S)
-        self.batch_size = max(1, self.options.batch_size)
+        self.sizes = BatchSizes(call, BatchEstimator(DISPATCH_S), MAX_BATCH_BYTES)
         self.exhausted = False  # the last draw gave nothing
-        self.task_bytes = 1.0  # smoothed size of one pickled task
         self.inline = False  # workers cannot map segments: they get the bytes
-        self.result_bytes = 1.0  # the same of the results that an answer brings
 
     def run(self):
         """Run the call; returns when it is done or stopped."""
@@ -89,7 +86,7 @@ class Dispatcher:
             ticket = self.pool.free_ticket()
             if ticket is None:
                 return
-            tasks = self.call.source.draw(self.batch_size)
+            tasks = self.call.source.draw(self.sizes.size)
             self.exhausted = tasks is LATER or tasks is END
             if self.exhausted:
                 self.rebalance(ticket)
@@ -115,8 +112,7 @@ class Dispatcher:
         message = b"".join(table_of(tasks, function_id, outbox))
         content = (functions, extras, len(tasks), message, self.losses.survives)
         payload = plain_dumps(content, 5)
-        mean = len(payload) / len(tasks)
-        self.task_bytes = max(mean, 0.5 * (self.task_bytes + mean))
+        self.sizes.note_tasks(len(payload), len(tasks))
         self.pool.submit(ticket, Batch(tasks), payload)
 
     def rebalance(self, free):
@@ -129,7 +125,7 @@ class Dispatcher:
             if most == 0:
                 return
             stuck = victim.page.running_ns() * 1e-9 > STEAL_RETRY_S
-            if not stuck and most * self.estimator.task_seconds < MIN_STEAL_S:
+            if not stuck and most * self.sizes.task_seconds < MIN_STEAL_S:
                 return
             tasks = self.recall(victim, 0 if stuck and most == 1 else most // 2)
             if tasks:
@@ -195,7 +191,7 @@ class Dispatcher:
             ticket.page, ticket.batches, self.call.outcomes, _decoded_error
         )
         for batch in finished:
-            self.observe(batch)
+            self.sizes.observe(batch)
 
     def read_answer(self, ticket, answer):
         """Take in what the log did not take; no task of the batch stays open."""
@@ -216,8 +212,7 @@ class Dispatcher:
             return
         for position, result_kind, data, seconds in content:
             task = batch.tasks[position]
-            size = size_of(data)
-            self.result_bytes = max(size, 0.5 * (self.result_bytes + size))
+            self.sizes.note_result(size_of(data))
             index = batch.done(position, seconds)
             if result_kind == KIND_REFUSED:
                 self.inline = True
@@ -229,7 +224,7 @@ class Dispatcher:
             for position, task in enumerate(batch.tasks):
                 if task is not None:
                     self.call.source.give_back(batch.take_back(position, position + 1))
-        self.observe(batch)
+        self.sizes.observe(batch)
 
     def send_by_value(self, batch, blob, module):
         """Run a batch again: the worker has another version of its module."""
@@ -252,21 +247,6 @@ class Dispatcher:
             self.table.distrust(module)
             self.replacements[blob] = self.table.encode(function)
         self.call.source.give_back(tasks)
-
-    def observe(self, batch):
-        """Learn from a finished batch how large the next ones should be."""
-        if self.options.batch_size or not batch.n:
-            return
-        size = self.estimator.observe(batch.n, batch.seconds)
-        size = min(size, max(1, int(MAX_BATCH_BYTES / self.task_bytes)))
-        size = min(size, max(1, int(MAX_RESULT_BYTES / self.result_bytes)))
-        if self.options.explicit_pre_dispatch and (
-            self.call.outcomes.finished < 4 * self.options.pre_dispatch
-        ):
-            return  # the caller wants to see single tasks first
-        if size != self.batch_size:
-            self.batch_size = size
-            self.call.source.set_batch_size(size)
 
     # ---- the end -------------------------------------------------------------------
 

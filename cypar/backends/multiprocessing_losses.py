@@ -68,15 +68,12 @@ class Losses:
 
     def is_stalled(self):
         """Whether tasks are open and every worker has said that it is idle."""
-        source = self.call.source
         numbers = self.pool.on_ticket.values()
-        if source.drawing or self.pool.is_leaving:
+        if self.call.source.drawing or self.pool.is_leaving:
             return False
         if len(numbers) < self.pool.n_jobs or any(number != IDLE for number in numbers):
             return False
-        return source.has_task() or (
-            source.drawn - source.pending > self.call.outcomes.finished
-        )
+        return self.call.has_open_tasks()
 
     # ---- a call that goes on -------------------------------------------------------
 

@@ -194,10 +194,7 @@ cdef int observe(Call call, int n, int64_t all_ns, int64_t native_ns) except -1:
     cdef Py_ssize_t size
     # Boxing and drawing are one worker's at a time, whatever the number of workers.
     call.kernels_pay = 3 * native_ns >= all_ns
-    if call.options.batch_size or (
-        call.options.explicit_pre_dispatch
-        and call.outcomes.finished < 4 * call.options.pre_dispatch
-    ):
+    if call.options.batch_size or call.wants_single_tasks():
         return 0  # the caller has chosen, or wants to see single tasks first
     size = max(<Py_ssize_t>(CHUNK_NS * n // max(all_ns, <int64_t>1)), <Py_ssize_t>1)
     size = min(min(size, GROWTH * call.kernel_chunk), <Py_ssize_t>MAX_CHUNK)

@@ -94,6 +94,8 @@ cdef class Call:
     cdef public object explain        # (exc, task) -> exc, adds the traceback text
 
     cdef int wake_one(self) except -1
+    cpdef bint wants_single_tasks(self)
+    cpdef bint has_open_tasks(self)
 
 
 # How C functions become tasks of the thread backend: filled in when there are any.

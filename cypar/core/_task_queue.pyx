@@ -641,6 +641,14 @@ cdef class Call:
         self.outcomes.notify()
         self.wake()
 
+    cpdef bint wants_single_tasks(self):
+        """Whether batches must not grow yet: who has set pre_dispatch looks on."""
+        options = self.options
+        return (
+            options.explicit_pre_dispatch
+            and self.outcomes.finished < 4 * options.pre_dispatch
+        )
+
     def fail(self, exc):
         """End the input with an error: the iterator or the progress hook raised."""
         self.source.ended = True
@@ -762,6 +770,12 @@ cdef class Call:
                 break
         return self.timed.pop(index, None)
 
+    cpdef bint has_open_tasks(self):
+        """Whether a task waits for a worker, or was given to one and has not ended."""
+        return self.source.has_task() or (
+            self.source.drawn - self.source.pending > self.outcomes.finished
+        )
+
     def is_stalled(self):
         """Whether tasks are open that nobody runs, draws or waits to run.
 
@@ -772,6 +786,4 @@ cdef class Call:
             return False
         if len(self.sleeping) + len(self.late) < len(self.members):
             return False
-        return source.has_task() or (
-            source.drawn - source.pending > self.outcomes.finished
-        )
+        return self.has_open_tasks()

@@ -16,6 +16,7 @@ from cypar import (
     delayed,
 )
 from cypar.backends import stall
+from cypar.backends.batch_sizes import BatchSizes
 from cypar.backends.pool.dispatcher import Dispatcher
 from cypar.backends.pool.sending import Sender
 
@@ -386,7 +387,7 @@ def test_what_takes_long_is_no_hang(two_workers, quick_watch, where):
 
 
 def test_workers_are_discarded_after_a_fault_of_ours(two_workers, signals, monkeypatch):
-    monkeypatch.setattr(Dispatcher, "observe", lambda self, batch: 1 / 0)
+    monkeypatch.setattr(BatchSizes, "observe", lambda self, batch: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         Parallel(n_jobs=2)(delayed(abs)(-i) for i in range(20))
     monkeypatch.undo()

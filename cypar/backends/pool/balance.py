@@ -34,7 +34,7 @@ def take_back_behind_long_tasks(dispatcher):
 
     An idle worker would take it over, but while the input goes on none is idle.
     """
-    limit_s = max(LONG_S, LONG_FACTOR * dispatcher.estimator.task_seconds)
+    limit_s = max(LONG_S, LONG_FACTOR * dispatcher.sizes.task_seconds)
     for worker in dispatcher.workers:
         worker.is_held_up = False
         if not worker.n_batches or worker.page.running_ns() * 1e-9 < limit_s:
@@ -64,7 +64,7 @@ def rebalance(dispatcher, idle):
     # One that runs nothing is about to receive the batch: two workers could take
     # a large task from each other without end.
     if not stuck and (
-        not running_s or most * dispatcher.estimator.task_seconds < MIN_STEAL_S
+        not running_s or most * dispatcher.sizes.task_seconds < MIN_STEAL_S
     ):
         return
     # A task that holds up the others: take all; else share evenly.

@@ -18,6 +18,7 @@ import select
 import sys
 import time
 
+from cypar.backends.batch_sizes import BatchSizes
 from cypar.backends.pool import balance
 from cypar.backends.pool.backoff import SPIN_NS
 from cypar.backends.pool.readings import Reader
@@ -28,18 +29,12 @@ from cypar.backends.stall import StallWatch, no_progress, progress_of
 from cypar.backends.worker_life import UNLIMITED
 from cypar.core import errors
 from cypar.core._batch_estimator import BatchEstimator
-from cypar.core._status_page import (
-    MAX_BATCH,
-    listen,
-    spin_for_news,
-    stop_listening,
-)
+from cypar.core._status_page import listen, spin_for_news, stop_listening
 from cypar.core._task_queue import END, LATER
 
 _ONE = (1).to_bytes(8, sys.byteorder)  # what an eventfd takes
 DEPTH = 2  # batches in flight per worker
 MAX_BATCH_BYTES = 1 << 17  # fits into a socket's usual buffer of 208 kB
-MAX_RESULT_BYTES = 1 << 21  # of one batch: what nobody has read yet is bounded
 SOCKET_EVERY = 16  # turns of the loop that look at result logs only, at most
 GRACE_S = 0.02  # a stopped call waits this long for tasks that are nearly done
 MAX_START_FAILURES = 3
@@ -56,7 +51,7 @@ class Dispatcher:
         self.setup = setup  # pickled initializer and its arguments
         self.life = call.options.worker_life or UNLIMITED
         self.options = call.options
-        self.estimator = BatchEstimator()
+        self.sizes = BatchSizes(call, BatchEstimator(), MAX_BATCH_BYTES)
         self.workers = []
         self.by_fd = {}
         self.poll = select.poll()
@@ -66,12 +61,10 @@ class Dispatcher:
         self.waiting = False
         self.turns = 0
         self.exhausted = False  # the last draw gave nothing
-        self.result_bytes = 1.0  # the same of the results that come over it
         self.start_failures = 0
         self.watch = StallWatch()
         self.max_start_failures = MAX_START_FAILURES
         self.max_workers = self.options.n_jobs
-        self.batch_size = min(max(1, self.options.batch_size), MAX_BATCH)
         self.wake_fd, self._wake_write = _wake_pipe()
         self.poll.register(self.wake_fd, select.POLLIN)
 
@@ -147,7 +140,7 @@ class Dispatcher:
             worker = self.free_worker()
             if worker is None:
                 return
-            n = self.life.room(worker, self.batch_size)
+            n = self.life.room(worker, self.sizes.size)
             tasks = self.call.source.draw(n)
             if tasks is LATER or tasks is END:
                 self.exhausted = True
@@ -329,34 +322,12 @@ class Dispatcher:
 
     def is_stalled(self):
         """Whether tasks are open and every worker waits for a message."""
-        source = self.call.source
-        if source.drawing:
+        if self.call.source.drawing:
             return False
         for worker in self.workers:
             if not worker.ready or not worker.page.is_waiting():
                 return False
-        return source.has_task() or (
-            source.drawn - source.pending > self.call.outcomes.finished
-        )
-
-    def note_result_bytes(self, size):
-        """Learn how large results are that do not fit into the log."""
-        self.result_bytes = max(size, 0.5 * (self.result_bytes + size))
-
-    def observe(self, batch):
-        """Learn from a finished batch how large the next ones should be."""
-        if self.options.batch_size or not batch.n:
-            return
-        size = self.estimator.observe(batch.n, batch.seconds)
-        size = min(size, max(1, int(MAX_BATCH_BYTES / self.sender.task_bytes)))
-        size = min(size, max(1, int(MAX_RESULT_BYTES / self.result_bytes)))
-        if self.options.explicit_pre_dispatch and (
-            self.call.outcomes.finished < 4 * self.options.pre_dispatch
-        ):
-            return  # the caller wants to see single tasks first
-        if size != self.batch_size:
-            self.batch_size = size
-            self.call.source.set_batch_size(size)
+        return self.call.has_open_tasks()
 
     # ---- ends ----------------------------------------------------------------------
 

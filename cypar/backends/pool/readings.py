@@ -72,17 +72,17 @@ class Reader:
             worker.page, worker.batches, self.call.outcomes, self.decoded_error
         )
         for batch in finished:
-            self.dispatcher.observe(batch)
+            self.dispatcher.sizes.observe(batch)
 
     def take(self, worker, slot, position, kind, value, seconds):
         """Hand on one task that came over the socket."""
         batch = worker.batches[slot]
         task = batch.tasks[position]
         index = batch.done(position, seconds)
-        self.dispatcher.note_result_bytes(size_of(value))
+        self.dispatcher.sizes.note_result(size_of(value))
         if batch.left == 0:
             worker.batches[slot] = None
-            self.dispatcher.observe(batch)
+            self.dispatcher.sizes.observe(batch)
         if kind == KIND_REFUSED:
             worker.outbox.inline = True
             self.call.source.give_back([task])

@@ -24,11 +24,6 @@ class Sender:
     ----------
     dispatcher : Dispatcher
     functions : FunctionTable
-
-    Attributes
-    ----------
-    task_bytes : float
-        Smoothed size of one task on the socket.
     """
 
     def __init__(self, dispatcher, functions):
@@ -36,7 +31,6 @@ class Sender:
         self.call_state = dispatcher.call_state
         self.functions = functions
         self.replacements = {}  # blob by name -> reference by value
-        self.task_bytes = 1.0
 
     def send(self, worker, tasks, state):
         """Send one batch; the worker is known to have a free slot."""
@@ -47,6 +41,7 @@ class Sender:
         worker.n_tasks += len(tasks)
         worker.is_spent = self.dispatcher.life.is_used_up(worker)
         channel = worker.channel
+        sizes = self.dispatcher.sizes
         try:
             if len(worker.functions) >= MAX_FUNCTIONS:
                 channel.send(frames.FORGET)
@@ -55,7 +50,7 @@ class Sender:
             columns = columns_of(tasks)
             if columns is not None:
                 payload = plain_dumps(columns, 5)
-                self.note_bytes(len(payload), len(tasks))
+                sizes.note_tasks(len(payload), len(tasks))
                 number = self.function_id(worker, tasks[0][1][0])
                 worker.page.publish(slot, sequence, len(tasks))
                 channel.send(frames.COLUMNS, slot, sequence, number, 0.0, payload)
@@ -63,7 +58,7 @@ class Sender:
                 parts = table_of(
                     tasks, lambda ref: self.function_id(worker, ref), worker.outbox
                 )
-                self.note_bytes(sum(map(len, parts)), len(tasks))
+                sizes.note_tasks(sum(map(len, parts)), len(tasks))
                 worker.page.publish(slot, sequence, len(tasks))
                 channel.send(frames.TASKS, slot, sequence, len(tasks), 0.0, *parts)
                 worker.outbox.finish_message()
@@ -124,8 +119,3 @@ class Sender:
                 f"and {reference.name} needs it: reload the module, or start again"
             )
         self.replacements[reference.blob] = self.functions.encode(function)
-
-    def note_bytes(self, size, n_tasks):
-        """Learn how large tasks are, so that no batch gets longer than the socket."""
-        mean = size / n_tasks
-        self.task_bytes = max(mean, 0.5 * (self.task_bytes + mean))
