@@ -225,16 +225,12 @@ def buffer_address(obj):
 
 def copy_to_bytes(obj):
     """Return the bytes of a large buffer, on huge pages where the system has them."""
-    cdef Py_buffer view
     cdef bytes copy
-    cdef char* target
+    cdef Py_buffer view
     PyObject_GetBuffer(obj, &view, PyBUF_SIMPLE)
     try:
         copy = PyBytes_FromStringAndSize(NULL, view.len)
-        target = PyBytes_AS_STRING(copy)
-        with nogil:  # GIL OUT: copies much
-            port_huge_pages(target, view.len)
-            memcpy(target, view.buf, view.len)
+        fill_copy(PyBytes_AS_STRING(copy), &view)
     finally:
         PyBuffer_Release(&view)
     return copy
@@ -242,19 +238,21 @@ def copy_to_bytes(obj):
 
 def copy_to_bytearray(obj):
     """Return a bytearray with the bytes of a large buffer; see `copy_to_bytes`."""
-    cdef Py_buffer view
     cdef bytearray copy
-    cdef char* target
+    cdef Py_buffer view
     PyObject_GetBuffer(obj, &view, PyBUF_SIMPLE)
     try:
         copy = PyByteArray_FromStringAndSize(NULL, view.len)
-        target = PyByteArray_AS_STRING(copy)
-        with nogil:  # GIL OUT: copies much
-            port_huge_pages(target, view.len)
-            memcpy(target, view.buf, view.len)
+        fill_copy(PyByteArray_AS_STRING(copy), &view)
     finally:
         PyBuffer_Release(&view)
     return copy
+
+
+cdef void fill_copy(char* target, const Py_buffer* view) noexcept:
+    with nogil:  # GIL OUT: copies much
+        port_huge_pages(target, view.len)
+        memcpy(target, view.buf, view.len)
 
 
 cdef Py_ssize_t set_strided(Strided* view, tuple layout) except -1:
