@@ -244,7 +244,7 @@ class Pool:
     def shutdown(self):
         """Kill all idle workers; a call that runs keeps its own."""
         with self._lock:
-            idle = list(self._idle)
+            idle, self._idle = self._idle, []  # no other call leases one of them now
         self.discard(idle)
         with self._lock:
             has_workers = bool(self._idle or self._leased)
