@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+from _thread import allocate_lock
 
 from cypar.core._segment import Segment
 
@@ -16,6 +17,8 @@ from cypar.core._segment import Segment
 VARIABLES = ("CYPAR_TEMP_FOLDER", "JOBLIB_TEMP_FOLDER")
 _PREFIX = "cypar-"
 _open: set = set()  # the folders of calls that run
+_lock = allocate_lock()  # while a file is made, and when all are removed
+_exiting = False
 
 
 def chosen_folder(argument):
@@ -40,12 +43,21 @@ class TempFolder:
         self._count = 0
 
     def make_segment(self):
-        """Return a segment that is a new file."""
-        if self.path is None:
-            self._make()
-        self._count += 1
-        name = f"{self._count:04}-{os.urandom(6).hex()}.data"
-        return Segment(os.path.join(self.path, name))
+        """Return a segment that is a new file.
+
+        Raises
+        ------
+        SystemExit
+            At the interpreter's end, in a thread that is in the middle of a call.
+        """
+        with _lock:
+            if _exiting:
+                raise SystemExit("the interpreter shuts down, no files are made")
+            if self.path is None:
+                self._make()
+            self._count += 1
+            name = f"{self._count:04}-{os.urandom(6).hex()}.data"
+            return Segment(os.path.join(self.path, name))
 
     def _make(self):
         os.makedirs(self.parent, exist_ok=True)
@@ -113,10 +125,20 @@ def _remove_tree(path):
 
 
 def _remove_all():
+    global _exiting
+    with _lock:
+        _exiting = True
     for folder in list(_open):
         folder.remove()
 
 
+def _forget():
+    """In a forked child: the folders are the parent's."""
+    global _lock
+    _lock = allocate_lock()  # another thread may have held it
+    _open.clear()
+
+
 atexit.register(_remove_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_open.clear)  # they are the parent's
+    os.register_at_fork(after_in_child=_forget)

@@ -284,6 +284,29 @@ sys.exit(0)
     assert os.listdir(folder) == []
 
 
+def test_no_file_is_made_after_all_were_removed(run_script, tmp_path):
+    """A thread may still draw tasks when the interpreter has begun to end."""
+    folder = tmp_path / "arrays"
+    out = run_script(
+        """
+import sys
+from cypar.transport import temp_folder
+
+folder = temp_folder.TempFolder(sys.argv[1])
+segment = folder.make_segment()
+temp_folder._remove_all()
+try:
+    folder.make_segment()
+except SystemExit as error:
+    print(error)
+segment.close()
+""",
+        folder,
+    ).stdout
+    assert "no files are made" in out
+    assert os.listdir(folder) == []
+
+
 def test_killed_worker_with_a_folder(run_script, tmp_path):
     script = (
         PROLOGUE
