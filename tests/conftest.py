@@ -107,6 +107,41 @@ def script_environment(changes):
     return {name: value for name, value in env.items() if value is not None}
 
 
+# ---- several threads ----------------------------------------------------------
+
+
+@pytest.fixture
+def in_threads():
+    """Return a function that runs functions side by side.
+
+    ``in_threads(*functions, deadline_s=40)`` returns their results in order, and
+    raises the first error of one of them.
+    """
+
+    def run_all(*functions, deadline_s=40):
+        results, errors = [None] * len(functions), []
+
+        def run(k, function):
+            try:
+                results[k] = function()
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [
+            threading.Thread(target=run, args=item) for item in enumerate(functions)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(deadline_s)
+            assert not thread.is_alive(), "a call hangs"
+        if errors:
+            raise errors[0]
+        return results
+
+    return run_all
+
+
 # ---- the leak check -----------------------------------------------------------
 
 failed = pytest.StashKey[bool]()

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import threading
 
 import pytest
 
@@ -11,62 +10,41 @@ from cypar import Parallel, TaskError, delayed
 NAMES = ("sequential", "threading", "processes")
 
 
-def in_threads(functions, deadline_s=40):
-    """Run functions side by side; returns their results; raises the first error."""
-    results, errors = [None] * len(functions), []
-
-    def run(k, function):
-        try:
-            results[k] = function()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=item) for item in enumerate(functions)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(deadline_s)
-        assert not thread.is_alive(), "a call hangs"
-    if errors:
-        raise errors[0]
-    return results
-
-
 def fail_at(i, where):
     if i == where:
         raise KeyError(i)
     return i
 
 
-def test_any_number_of_jobs_from_many_threads(engine):
+def test_any_number_of_jobs_from_many_threads(engine, in_threads):
     def call(n_jobs, n):
         return engine.parallel(n_jobs=n_jobs)(delayed(abs)(-i) for i in range(n))
 
     sizes = list(
         zip([1, 2, 3, 4, 2, 1, 5, 3], [20, 1, 50, 7, 0, 3, 30, 2], strict=True)
     )
-    outs = in_threads([lambda size=size: call(*size) for size in sizes])
+    outs = in_threads(*(lambda size=size: call(*size) for size in sizes))
     assert outs == [list(range(n)) for _, n in sizes]
 
 
-def test_one_parallel_object_for_each_thread_and_many_calls(engine):
+def test_one_parallel_object_for_each_thread_and_many_calls(engine, in_threads):
     def calls(n_jobs):
         with engine.parallel(n_jobs=n_jobs) as parallel:
             return [parallel(delayed(abs)(-i) for i in range(9)) for _ in range(4)]
 
     assert (
-        in_threads([lambda n=n: calls(n) for n in (2, 3, 2)])
+        in_threads(*(lambda n=n: calls(n) for n in (2, 3, 2)))
         == [[list(range(9))] * 4] * 3
     )
 
 
-def test_errors_of_one_call_leave_the_others_alone(engine):
+def test_errors_of_one_call_leave_the_others_alone(engine, in_threads):
     def call(k):
         return engine.parallel(on_error="return")(
             delayed(fail_at)(i, k) for i in range(20)
         )
 
-    for k, out in enumerate(in_threads([lambda k=k: call(k) for k in range(5)])):
+    for k, out in enumerate(in_threads(*(lambda k=k: call(k) for k in range(5)))):
         assert [i for i, r in enumerate(out) if isinstance(r, TaskError)] == [k]
         assert all(r == i for i, r in enumerate(out) if i != k)
 

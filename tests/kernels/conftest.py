@@ -57,7 +57,8 @@ def compile_native(tmp_path_factory):
 def build(name, file, folder):
     script = folder / "build.py"
     script.write_text(BUILD, encoding="utf-8")
-    (folder / file).write_bytes((NATIVE / file).read_bytes())
+    for needed in (file, "native_tools.pxd"):
+        (folder / needed).write_bytes((NATIVE / needed).read_bytes())
     done = subprocess.run(
         [sys.executable, script, name, file, "-q", "build_ext", "--inplace"],
         cwd=folder,

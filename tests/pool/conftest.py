@@ -1,12 +1,17 @@
 """What the tests of the pool share: files as signals, and looking at processes."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 import time
 from pathlib import Path
 
 import pytest
 
+import cypar
 from cypar import Parallel, delayed
 from cypar.backends.pool.supervisor import pool
 
@@ -102,3 +107,61 @@ def killed_later(ended):
     for pid in pids:
         if not ended(pid):
             os.kill(pid, signal.SIGKILL)
+
+
+class Program:
+    """A program that runs beside the test and says one JSON object per line."""
+
+    PROLOGUE = """
+import json, os, signal, subprocess, sys, threading, time
+import cypar
+from cypar import Parallel, delayed
+
+def say(**what):
+    os.write(1, json.dumps(what).encode() + b"\\n")
+"""
+
+    def __init__(self, folder, text, env):
+        file = Path(folder) / "program.py"
+        file.write_text(self.PROLOGUE + textwrap.dedent(text))
+        root = str(Path(cypar.__file__).parents[1])
+        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        self.process = subprocess.Popen(
+            [sys.executable, str(file)],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": path, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def hear(self):
+        line = self.process.stdout.readline()
+        assert line, self.process.stderr.read()
+        return json.loads(line)
+
+    def interrupt(self):
+        self.process.send_signal(signal.SIGINT)
+
+    def end(self):
+        """Wait for its end; returns (exit status, rest of stdout, stderr)."""
+        out, err = self.process.communicate(timeout=20)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Return a function that starts a `Program`: ``program(text, **variables)``."""
+    running = []
+
+    def start(text, **env):
+        running.append(Program(tmp_path, text, env))
+        return running[-1]
+
+    yield start
+    for one in running:
+        if one.process.poll() is None:
+            os.killpg(one.process.pid, signal.SIGKILL)
+        one.process.communicate()

@@ -1,36 +1,15 @@
 """Calls from several threads lease disjoint workers and never wait for each other."""
 
 import os
-import threading
 
 import pytest
 
 from cypar import Parallel, delayed
 
 
-def in_threads(*functions):
-    """Run functions side by side; returns their results; raises the first error."""
-    results, errors = [None] * len(functions), []
-
-    def run(k, function):
-        try:
-            results[k] = function()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=item) for item in enumerate(functions)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return results
-
-
 @pytest.mark.parametrize("backend", ["processes", "threading"])
 @pytest.mark.timeout(30)
-def test_four_threads_and_five_calls_each(fresh_pool, backend):
+def test_four_threads_and_five_calls_each(fresh_pool, backend, in_threads):
     def calls(n_jobs):
         return [
             Parallel(n_jobs=n_jobs, backend=backend)(
@@ -43,7 +22,7 @@ def test_four_threads_and_five_calls_each(fresh_pool, backend):
     assert outs == [[list(range(30))] * 5] * 4
 
 
-def test_calls_have_workers_of_their_own(fresh_pool, signals):
+def test_calls_have_workers_of_their_own(fresh_pool, signals, in_threads):
     """Two calls at once, all of whose tasks must meet."""
 
     def call():
@@ -55,7 +34,7 @@ def test_calls_have_workers_of_their_own(fresh_pool, signals):
     assert os.getpid() not in {*first, *second}
 
 
-def test_crash_in_one_call_leaves_the_other_alone(fresh_pool, signals):
+def test_crash_in_one_call_leaves_the_other_alone(fresh_pool, signals, in_threads):
     def crashing():
         with pytest.raises(RuntimeError):
             Parallel(n_jobs=2)([delayed(abs)(1), delayed(os._exit)(1)])
@@ -67,7 +46,7 @@ def test_crash_in_one_call_leaves_the_other_alone(fresh_pool, signals):
     assert in_threads(crashing, other)[1] == [None] * 4
 
 
-def test_surplus_workers_leave(fresh_pool):
+def test_surplus_workers_leave(fresh_pool, in_threads):
     from cypar import cpu_count
 
     def call():

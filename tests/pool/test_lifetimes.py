@@ -4,18 +4,13 @@ Checked after each: no process of the session is left, nothing is on stderr that
 program did not ask for, and no file remains.
 """
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import textwrap
 import time
 from pathlib import Path
 
 import pytest
-
-import cypar
 
 pytestmark = [
     pytest.mark.slow,
@@ -23,13 +18,6 @@ pytestmark = [
 ]
 
 HELPERS = """
-import json, os, signal, subprocess, sys, threading, time
-import cypar
-from cypar import Parallel, delayed
-
-def say(**what):
-    os.write(1, json.dumps(what).encode() + b"\\n")
-
 def task(seconds=60):
     child = subprocess.Popen(["sleep", "60"])
     say(worker=os.getpid(), child=child.pid)
@@ -40,27 +28,12 @@ def task(seconds=60):
 class Session:
     """A program in a session and with a folder for temporary files of its own."""
 
-    def __init__(self, folder, text):
+    def __init__(self, program, folder, text):
         self.temporary = folder / "temporary"
         self.temporary.mkdir()
-        file = folder / "program.py"
-        file.write_text(HELPERS + textwrap.dedent(text))
-        root = str(Path(cypar.__file__).parents[1])
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        self.process = subprocess.Popen(
-            [sys.executable, str(file)],
-            env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(self.temporary)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def hear(self):
-        line = self.process.stdout.readline()
-        assert line, self.process.stderr.read()
-        return json.loads(line)
+        text = HELPERS + textwrap.dedent(text)
+        started = program(text, TMPDIR=str(self.temporary))
+        self.process, self.hear = started.process, started.hear
 
     def members(self):
         """Return the processes of the session, whoever their parents are now."""
@@ -86,18 +59,17 @@ class Session:
 
 
 @pytest.fixture
-def session(tmp_path):
+def session(program, tmp_path):
     started = []
 
     def start(text):
-        started.append(Session(tmp_path, text))
+        started.append(Session(program, tmp_path, text))
         return started[-1]
 
     yield start
     for one in started:
         for pid in one.members():
             os.kill(pid, signal.SIGKILL)
-        one.process.communicate()
 
 
 # ---- Ctrl-C --------------------------------------------------------------------------

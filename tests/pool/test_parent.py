@@ -1,78 +1,14 @@
 """When the parent dies, forks or is interrupted."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import time
-from pathlib import Path
 
 import pytest
 
-import cypar
 from cypar import Parallel, delayed
 
 pytestmark = pytest.mark.slow
-
-HELPERS = """
-import json, os, sys, time, threading
-from cypar import Parallel, delayed
-
-def say(**what):
-    os.write(1, json.dumps(what).encode() + b"\\n")
-"""
-
-
-class Program:
-    """A program that runs beside the test and says one JSON object per line."""
-
-    def __init__(self, folder, text):
-        self.file = Path(folder) / "program.py"
-        self.file.write_text(HELPERS + textwrap.dedent(text))
-        env = dict(os.environ)
-        root = str(Path(cypar.__file__).parents[1])
-        env["PYTHONPATH"] = os.pathsep.join([root, env.get("PYTHONPATH", "")])
-        self.process = subprocess.Popen(
-            [sys.executable, str(self.file)],
-            cwd=folder,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def hear(self):
-        line = self.process.stdout.readline()
-        assert line, self.process.stderr.read()
-        return json.loads(line)
-
-    def interrupt(self):
-        self.process.send_signal(signal.SIGINT)
-
-    def end(self):
-        """Wait for its end; returns (exit status, rest of stdout, stderr)."""
-        out, err = self.process.communicate(timeout=20)
-        return self.process.returncode, out, err
-
-
-@pytest.fixture
-def program(tmp_path):
-    running = []
-
-    def start(text):
-        running.append(Program(tmp_path, text))
-        return running[-1]
-
-    yield start
-    for one in running:
-        if one.process.poll() is None:
-            os.killpg(one.process.pid, signal.SIGKILL)
-        one.process.communicate()
-
 
 BUSY = """
     def task():

@@ -64,8 +64,8 @@ def build(kind, folder):
     (package,) = folder.glob("lib*")
     bodies = folder / "bodies"
     bodies.mkdir(exist_ok=True)
-    for name in BODIES:
-        shutil.copy(NATIVE / f"{name}.pyx", bodies)
+    for file in ("native_tools.pxd", *(f"{name}.pyx" for name in BODIES)):
+        shutil.copy(NATIVE / file, bodies)
     (bodies / "setup.py").write_text(BUILD_BODIES, encoding="utf-8")
     env["PYTHONPATH"] = str(package)
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]

@@ -2,30 +2,11 @@
 """Reductions and task groups that tests can look into."""
 
 from libc.stdint cimport int64_t
-from posix.time cimport nanosleep, timespec
 
 from cypar.nogil cimport (
     TaskGroup, add_double, add_int64, parallel_for, parallel_reduce,
 )
-
-cdef extern from *:
-    """
-    static void test_burn(volatile long long *sink, long long n) {
-        for (long long i = 0; i < n; i++) *sink += i;
-    }
-    #define test_add(p, n) __atomic_fetch_add(p, n, __ATOMIC_SEQ_CST)
-    #define test_load(p) __atomic_load_n(p, __ATOMIC_SEQ_CST)
-    """
-    void test_burn(long long* sink, long long n) noexcept nogil
-    int64_t test_add(int64_t* p, int64_t n) noexcept nogil
-    int64_t test_load(int64_t* p) noexcept nogil
-
-
-cdef void sleep_us(long us) noexcept nogil:
-    cdef timespec t
-    t.tv_sec = us // 1000000
-    t.tv_nsec = (us % 1000000) * 1000
-    nanosleep(&t, NULL)
+from native_tools cimport sleep_us, test_add, test_burn, test_load
 
 
 # ---- reductions ----------------------------------------------------------------
