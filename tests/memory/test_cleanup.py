@@ -175,8 +175,8 @@ except KeyboardInterrupt:
         process.stdout.readline()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
-    assert out.splitlines()[-1] == "next [0.0, 300000.0, 600000.0] []"
     assert err == ""
+    assert out.splitlines()[-1] == "next [0.0, 300000.0, 600000.0] []"
     assert shared_files() == before
 
 
