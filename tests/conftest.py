@@ -178,6 +178,8 @@ class Resources:
         self.children = child_pids()
         self.descriptors = open_descriptors()
         self.files = temporary_files()
+        self.leased = Pool().leased & self.children
+        self.busy = busy_helper_threads()
 
     def beyond(self, before):
         """Return a description of each thing that was not there before."""
@@ -196,8 +198,8 @@ class Resources:
         }
         return [
             *(f"thread {name}" for name in sorted(threads)),
-            *busy_helper_threads(),
-            *(f"leased worker process {pid}" for pid in pool.leased & self.children),
+            *([f"{self.busy} busy helper threads"] if self.busy > before.busy else []),
+            *(f"leased worker process {pid}" for pid in self.leased - before.leased),
             *(f"child process {pid}" for pid in sorted(children - pool.leased)),
             *(f"descriptor {text}" for text in sorted(descriptors)),
             *(f"file {path}" for path in sorted(self.files - before.files)),
@@ -226,12 +228,11 @@ class Pool:
 
 
 def busy_helper_threads():
-    """Yield a line if helper threads of the thread backend are not parked."""
+    """Return how many helper threads of the thread backend are not parked."""
     helpers = sys.modules.get("cypar.core._helper_threads")
-    if helpers is not None:
-        n_busy = helpers.live_count() - helpers.parked_count()
-        if n_busy > 0:
-            yield f"{n_busy} busy helper threads"
+    if helpers is None:
+        return 0
+    return max(0, helpers.live_count() - helpers.parked_count())
 
 
 def child_pids():

@@ -29,6 +29,7 @@ from functools import partial
 from cypar.backends import multiprocessing_stock as stock
 from cypar.backends import multiprocessing_worker as worker
 from cypar.backends.multiprocessing_worker import NOTE, SLOT, Shared
+from cypar.backends.wake_up import WakeUp
 from cypar.core import errors
 from cypar.core._segment import Leases
 from cypar.core._status_page import MAX_SEQUENCE, StatusPage, process_fd
@@ -87,8 +88,7 @@ class WorkerPool:
         self._connections = []  # the parent's ends of pipes
         self._by_fd = {}  # what is watched -> pid
         self._pidfds = []
-        self.wake_fd = self._wake_write = -1
-        self._wake_lock = threading.RLock()  # a signal handler may wake, too
+        self._wake_up = WakeUp()
 
     def start(self, level, n_threads, variables):
         """Start the workers; arguments as of `multiprocessing_worker.initialize`."""
@@ -140,10 +140,8 @@ class WorkerPool:
 
     def _watch(self):
         """Get ready to wait for notes, for wake-ups and for the end of processes."""
-        self.wake_fd, self._wake_write = os.pipe()
-        for fd in (self.wake_fd, self._wake_write, self._notes.fileno()):
-            os.set_blocking(fd, False)
-        self.poll.register(self.wake_fd, select.POLLIN)
+        os.set_blocking(self._notes.fileno(), False)
+        self.poll.register(self._wake_up.fd, select.POLLIN)
         self.poll.register(self._notes.fileno(), select.POLLIN)
         for process in self._context.processes:
             stock.guard_exitcode(process)
@@ -190,18 +188,13 @@ class WorkerPool:
 
     def wake(self):
         """End the current `wait`, or else the next one."""
-        with self._wake_lock:
-            if self._wake_write >= 0:
-                try:
-                    os.write(self._wake_write, b"\0")
-                except BlockingIOError:
-                    pass  # it is full of wake-ups already
+        self._wake_up.ring()
 
     def wait(self, timeout_ms):
         """Wait for any news; `dead` then holds the workers that have ended."""
         for fd, _ in self.poll.poll(timeout_ms):
-            if fd == self.wake_fd:
-                os.read(fd, NOTE_BYTES)
+            if fd == self._wake_up.fd:
+                self._wake_up.clear()
             elif fd in self._by_fd and self._by_fd[fd] not in self.dead:
                 self.dead.append(self._by_fd[fd])
         self.read_notes()
@@ -286,17 +279,15 @@ class WorkerPool:
     def _close_descriptors(self):
         for connection in self._connections:
             connection.close()
-        with self._wake_lock:
-            for fd in (self.wake_fd, self._wake_write, *self._pidfds):
-                if fd >= 0:
-                    os.close(fd)
-            self.wake_fd = self._wake_write = -1
+        self._wake_up.close()
+        for fd in self._pidfds:
+            os.close(fd)
         self._pidfds = []
 
     def forget(self):
         """In a forked child: let go of the parent's pool without touching it."""
         self.over = True
-        self._wake_lock = threading.RLock()  # the parent may hold the old one
+        self._wake_up.drop()
         stock.forget(self._pool)
         for process in self._context.processes:
             stock.unguard_exitcode(process)

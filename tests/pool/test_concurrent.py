@@ -5,6 +5,7 @@ import os
 import pytest
 
 from cypar import Parallel, delayed
+from cypar.backends.pool.dispatcher import Dispatcher
 
 
 @pytest.mark.parametrize("backend", ["processes", "threading"])
@@ -66,3 +67,44 @@ def test_generators_side_by_side(fresh_pool):
     ]
     for values in zip(*generators, strict=True):
         assert len(set(values)) == 1
+
+
+def test_a_call_that_waited_for_a_worker_may_be_over(fresh_pool, monkeypatch, signals):
+    """Who gives a worker back tells those that wait, one of which has just ended."""
+    late = []
+    run = Dispatcher.run
+
+    def run_and_note(dispatcher):
+        late.append(dispatcher)
+        run(dispatcher)
+
+    monkeypatch.setattr(Dispatcher, "run", run_and_note)
+    Parallel(n_jobs=2)(delayed(signals.meet)("a", 2) for _ in range(2))
+    ended = late.pop()
+    ended.waiting = True  # as when the other thread has looked
+    release = fresh_pool.release
+
+    def release_to_the_ended(worker):
+        fresh_pool._waiting.append(ended)
+        release(worker)
+
+    monkeypatch.setattr(fresh_pool, "release", release_to_the_ended)
+    assert Parallel(n_jobs=2)(delayed(abs)(-i) for i in range(9)) == list(range(9))
+    assert fresh_pool.pids()[1] == []
+
+
+@pytest.mark.parametrize("name", ["release", "lease"])
+def test_ctrl_c_beside_a_lease_keeps_no_worker(fresh_pool, monkeypatch, name):
+    original = getattr(fresh_pool, name)
+
+    def interrupted(*args, **options):
+        if name == "lease":
+            original(*args, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fresh_pool, name, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Parallel(n_jobs=2)(delayed(abs)(-i) for i in range(9))
+    assert fresh_pool.pids()[1] == []
+    assert Parallel(n_jobs=2)(delayed(abs)(-i) for i in range(9)) == list(range(9))

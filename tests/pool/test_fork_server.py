@@ -265,10 +265,11 @@ def test_ended_workers_are_no_zombies(forked):
     assert alive == set(forked.pids()[0])
 
 
-def test_killed_server_before_a_call(forked):
+def test_killed_server_before_a_call(forked, signals, ended):
     run(abs, -1)
-    first = forked.server.pid
-    os.kill(first, signal.SIGKILL)
+    os.kill(forked.server.pid, signal.SIGKILL)
+    for pid in forked.pids()[0]:  # they die with it, one moment later
+        signals.until(lambda pid=pid: ended(pid), f"the end of {pid}")
     assert run(abs, -1, n=20) == [1] * 20
     assert forked.server.pid is None  # exec start did it
     forked.discard([*forked._idle])

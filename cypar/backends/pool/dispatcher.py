@@ -13,9 +13,7 @@ worker (the second hides the time of dispatch), and never more tasks than the wi
 
 from __future__ import annotations
 
-import os
 import select
-import sys
 import time
 
 from cypar.backends.batch_sizes import BatchSizes
@@ -26,13 +24,13 @@ from cypar.backends.pool.recycling import recycle
 from cypar.backends.pool.sending import Sender
 from cypar.backends.pool.state import snapshot
 from cypar.backends.stall import StallWatch, no_progress, progress_of
+from cypar.backends.wake_up import WakeUp
 from cypar.backends.worker_life import UNLIMITED
 from cypar.core import errors
 from cypar.core._batch_estimator import BatchEstimator
 from cypar.core._status_page import listen, spin_for_news, stop_listening
 from cypar.core._task_queue import END, LATER
 
-_ONE = (1).to_bytes(8, sys.byteorder)  # what an eventfd takes
 DEPTH = 2  # batches in flight per worker
 MAX_BATCH_BYTES = 1 << 17  # fits into a socket's usual buffer of 208 kB
 SOCKET_EVERY = 16  # turns of the loop that look at result logs only, at most
@@ -65,8 +63,8 @@ class Dispatcher:
         self.watch = StallWatch()
         self.max_start_failures = MAX_START_FAILURES
         self.max_workers = self.options.n_jobs
-        self.wake_fd, self._wake_write = _wake_pipe()
-        self.poll.register(self.wake_fd, select.POLLIN)
+        self.wake_up = WakeUp()
+        self.poll.register(self.wake_up.fd, select.POLLIN)
 
     # ---- the loop ----------------------------------------------------------------
 
@@ -118,18 +116,14 @@ class Dispatcher:
             self.memory.close()
             self.let_go(failed)
         finally:
-            self.pool.leave(self.wake)
-            for fd in {self.wake_fd, self._wake_write}:
-                os.close(fd)
+            self.wake_up.close()
+            self.pool.leave(self)
 
     def wake(self):
         """Let the loop look again; from any thread."""
         self.woken = True
         if self.waiting:
-            try:
-                os.write(self._wake_write, _ONE)
-            except BlockingIOError:
-                pass  # it is full of wake-ups already
+            self.wake_up.ring()
 
     def dispatch(self):
         """Send batches while there are tasks and room for them."""
@@ -196,9 +190,7 @@ class Dispatcher:
     def lease(self):
         """Return a worker that may still run tasks, or None if none is free."""
         while True:
-            worker = self.pool.lease(
-                bool(self.workers), self.wake, self.setup, self.free_index()
-            )
+            worker = self.pool.lease(self, self.setup, self.free_index())
             if worker is None or not self.life.is_used_up(worker):
                 return worker
             self.pool.discard([worker])
@@ -260,8 +252,8 @@ class Dispatcher:
             for worker in list(self.workers):
                 self.reader.read_log(worker)
         for fd, event in events:
-            if fd == self.wake_fd:
-                os.read(fd, 4096)
+            if fd == self.wake_up.fd:
+                self.wake_up.clear()
                 continue
             worker = self.by_fd.get(fd)
             if worker is None:
@@ -380,13 +372,3 @@ def _ended_call(worker):
     except BrokenPipeError:
         return False
     return not worker.channel.outgoing_bytes
-
-
-def _wake_pipe():
-    if hasattr(os, "eventfd"):
-        fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        return fd, fd
-    read, write = os.pipe()
-    os.set_blocking(read, False)
-    os.set_blocking(write, False)
-    return read, write

@@ -106,11 +106,11 @@ class Pool:
     def __init__(self):
         self._lock = threading.Lock()
         self._idle = []  # the most recently used last
-        self._leased = set()
+        self._leased = {}  # worker -> the call that has it
         self._calls = 0
         self._limit = cpu_count()  # or the largest n_jobs so far
         self._closed = False  # the interpreter shuts down
-        self._waiting = []  # wake functions of calls that would take more workers
+        self._waiting = []  # calls that would take more workers
         self.spin = Backoff()
         self._life = None  # (read end, write end) of the pipe that ties workers to us
         self.server = ForkServer()
@@ -131,12 +131,15 @@ class Pool:
         if not has_workers:
             self.server.prepare(self._life_fd())  # it starts while the input is read
 
-    def leave(self, wake):
-        """Note that it has ended."""
+    def leave(self, call):
+        """Note that it has ended; kills what it has not given back."""
         with self._lock:
             self._calls -= 1
-            if wake in self._waiting:
-                self._waiting.remove(wake)
+            if call in self._waiting:
+                self._waiting.remove(call)
+            # Ctrl-C can come between a lease and the call's note of it
+            kept = [worker for worker, by in self._leased.items() if by is call]
+        self.discard(kept)
 
     def _take_old(self):
         """Take out the workers that have been idle for long: they leave by now."""
@@ -146,15 +149,14 @@ class Pool:
             old.append(self._idle.pop(0))
         return old
 
-    def lease(self, has_some, wake, setup=None, index=0):
+    def lease(self, call, setup=None, index=0):
         """Return a worker for a call, or None if there are enough for now.
 
         Parameters
         ----------
-        has_some : bool
-            The call has a worker: it can wait for another one.
-        wake : callable
-            Called when it pays to ask again.
+        call : object
+            Who asks. With something in its list ``workers`` it can wait for another
+            one; its ``wake()`` is called when it pays to ask again.
         setup : bytes or None
             Pickled initializer that the worker must have called.
         index : int
@@ -168,13 +170,13 @@ class Pool:
             worker = self._take_idle(setup, index)
             if worker is not None:
                 worker.index = index
-                self._leased.add(worker)
+                self._leased[worker] = call
                 return worker
             surplus = None
             # the first worker of a call is always granted, hence "+ live calls"
-            if has_some and len(self._leased) >= self._limit:
-                if wake not in self._waiting:
-                    self._waiting.append(wake)
+            if call.workers and len(self._leased) >= self._limit:
+                if call not in self._waiting:
+                    self._waiting.append(call)
                 return None
             # idle ones here have another initializer
             if self._idle and len(self._leased) + len(self._idle) >= self._limit:
@@ -184,7 +186,7 @@ class Pool:
         worker = Worker(self._life_fd(), self.server, setup)
         worker.index = index
         with self._lock:
-            self._leased.add(worker)
+            self._leased[worker] = call
         return worker
 
     def _take_idle(self, setup, index):
@@ -211,7 +213,7 @@ class Pool:
     def release(self, worker):
         """Give an idle, healthy worker back."""
         with self._lock:
-            self._leased.discard(worker)
+            self._leased.pop(worker, None)
             worker.idle_since = time.monotonic()
             self._idle.append(worker)
             surplus = None
@@ -222,14 +224,14 @@ class Pool:
                 self._waiting = []
         if surplus is not None:
             self.discard([surplus])
-        for wake in waiting:
-            wake()
+        for call in waiting:
+            call.wake()
 
     def discard(self, workers):
         """Kill workers and forget them; their exit codes are then known, if ever."""
         with self._lock:
             for worker in workers:
-                self._leased.discard(worker)
+                self._leased.pop(worker, None)
                 if worker in self._idle:
                     self._idle.remove(worker)
         for worker in workers:  # all at once: they die side by side
