@@ -172,7 +172,7 @@ def test_s26_unknown_hints(use, option, value):
     ("level", "expected"),
     [(0, "ProcessBackend"), (1, "ThreadBackend"), (2, "SequentialBackend")],
 )
-def test_p07_default_by_nesting_level(backend_name, in_task, level, expected):
+def test_s70_p07_default_by_nesting_level(backend_name, in_task, level, expected):
     assert in_task(level, backend_name) == expected
     assert in_task(level, lambda: resolve().nesting_level) == level
 

@@ -16,7 +16,7 @@ def lines(text):
     return [line for line in text.splitlines() if "Using backend" not in line]
 
 
-def test_s29_silent_by_default(engine, capfd):
+def test_s29_s67_silent_by_default(engine, capfd):
     engine.parallel()(delayed(abs)(i) for i in range(10))
     assert capfd.readouterr() == ("", "")
 
