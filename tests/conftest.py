@@ -16,6 +16,7 @@ import threading
 import time
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import cypar
@@ -27,6 +28,15 @@ ROOT = Path(__file__).parents[1]
 SETTLE_S = 3.0
 
 TEMP_PREFIXES = ("cypar", "joblib", "loky")
+
+# The same examples in every run, however slow the machine is.
+hypothesis.settings.register_profile(
+    "cypar",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("cypar")
 
 
 def pytest_configure(config):

@@ -5,18 +5,15 @@ from libc.stdint cimport int64_t, uint32_t
 
 from cypar.core._draw_pace cimport DrawPace
 from cypar.core._helper_threads cimport Parker
+from cypar.core._task_fifo cimport TaskFifo
 
 
-cdef class TaskSource:
+cdef class TaskSource(TaskFifo):
     cdef object iterator              # the user's; None once it is exhausted
     cdef object draw_context          # copy of the caller's contextvars, for draws
     cdef Call call
     cdef public object capture        # (index, task) -> payload, right after a draw
     cdef public bint packs_kernels    # tasks that are kernels are packed when drawn
-    cdef PyObject** ring              # the FIFO: owned references
-    cdef Py_ssize_t capacity          # slots in ring, a power of two
-    cdef Py_ssize_t head              # slot of the oldest task
-    cdef readonly Py_ssize_t pending  # drawn tasks that wait in the FIFO
     cdef list returned                # heap of (index, payload) given back
     cdef readonly Py_ssize_t drawn    # tasks drawn so far
     cdef readonly Py_ssize_t window   # tasks that may be drawn but not finished
@@ -28,9 +25,7 @@ cdef class TaskSource:
 
     cdef bint has_room(self) noexcept
     cdef bint may_start(self) noexcept
-    cdef PyObject* peek(self) noexcept
     cdef PyObject* pop(self, Py_ssize_t* index) noexcept
-    cdef int push(self, object payload) except -1
     cdef int advance(self) except -1
     cdef int refill(self, Py_ssize_t enough) except -1
     cdef int draw_ahead(self) except -1

@@ -3,6 +3,7 @@ from contextvars import Context
 from typing import Any
 
 from cypar.core._draw_pace import DrawPace
+from cypar.core._task_fifo import TaskFifo
 
 LATER: object
 END: object
@@ -14,12 +15,10 @@ def as_task(
     item: object,
 ) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]: ...
 
-class TaskSource:
+class TaskSource(TaskFifo):
     capture: Callable[[int, Any], Any] | None
     packs_kernels: bool
     pace: DrawPace | None
-    @property
-    def pending(self) -> int: ...
     @property
     def drawn(self) -> int: ...
     @property

@@ -28,9 +28,8 @@ from _thread import RLock
 
 from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport Py_TYPE
-from cpython.ref cimport Py_INCREF, PyObject, Py_XDECREF
+from cpython.ref cimport PyObject, Py_XDECREF
 from libc.stdint cimport int64_t, uint32_t
 
 from cypar.core._helper_threads cimport SPIN_NS, Parker
@@ -96,14 +95,8 @@ cdef inline bint is_kernel(tuple task) noexcept:
     return Py_TYPE(<object>task[0]) == kernel_hooks.kernel_type
 
 
-cdef class TaskSource:
+cdef class TaskSource(TaskFifo):
     """The user's iterator behind a FIFO of bounded size."""
-
-    def __cinit__(self):
-        self.capacity = 64
-        self.ring = <PyObject**>PyMem_Malloc(self.capacity * sizeof(PyObject*))
-        if self.ring == NULL:
-            raise MemoryError()
 
     def __init__(self, Call call, iterator, pre_dispatch, batch_size, context):
         self.call = call
@@ -113,13 +106,6 @@ cdef class TaskSource:
         self.pre_dispatch = pre_dispatch
         self.low = UNLIMITED
         self.set_batch_size(max(1, batch_size))
-
-    def __dealloc__(self):
-        cdef Py_ssize_t i
-        if self.ring != NULL:
-            for i in range(self.pending):
-                Py_XDECREF(self.ring[(self.head + i) & (self.capacity - 1)])
-            PyMem_Free(self.ring)
 
     def set_batch_size(self, Py_ssize_t size):
         """Count the window in batches of ``size`` tasks from now on."""
@@ -149,36 +135,12 @@ cdef class TaskSource:
         outcomes.starved = True
         return False
 
-    cdef int push(self, object payload) except -1:
-        cdef PyObject** ring
-        cdef Py_ssize_t i
-        if self.pending == self.capacity:
-            ring = <PyObject**>PyMem_Malloc(2 * self.capacity * sizeof(PyObject*))
-            if ring == NULL:
-                raise MemoryError()
-            for i in range(self.pending):
-                ring[i] = self.ring[(self.head + i) & (self.capacity - 1)]
-            PyMem_Free(self.ring)
-            self.ring = ring
-            self.head = 0
-            self.capacity *= 2
-        Py_INCREF(payload)  # given back by whoever pops it, or __dealloc__
-        self.ring[(self.head + self.pending) & (self.capacity - 1)] = <PyObject*>payload
-        self.pending += 1
-        return 0
-
-    cdef PyObject* peek(self) noexcept:
-        """The oldest task that was not popped (a borrowed reference), or NULL."""
-        return self.ring[self.head] if self.pending else NULL
-
     cdef PyObject* pop(self, Py_ssize_t* index) noexcept:
         """The oldest task (the caller owns the reference), or NULL."""
         cdef PyObject* payload
         while self.pending and self.may_start():
             index[0] = self.drawn - self.pending
-            payload = self.ring[self.head]
-            self.head = (self.head + 1) & (self.capacity - 1)
-            self.pending -= 1
+            payload = self.shift()
             if payload != <PyObject*>_SKIP:
                 return payload
             Py_XDECREF(payload)
@@ -295,17 +257,12 @@ cdef class TaskSource:
 
     def close(self):
         """Drop the iterator and all pending tasks; see `Call.close`."""
-        cdef PyObject* payload
         self.ended = True
         if not self.drawing:  # else the thread that draws still needs them
             self.iterator = None
             self.capture = None
         self.returned.clear()
-        while self.pending:
-            payload = self.ring[self.head]
-            self.head = (self.head + 1) & (self.capacity - 1)
-            self.pending -= 1
-            Py_XDECREF(payload)
+        self.clear()
 
     def has_task(self):
         """Whether `draw` would give a task without asking the iterator."""

@@ -242,7 +242,7 @@ def _driver_makes_calls(make_call):
 
 @pytest.mark.usefixtures("_driver_makes_calls")
 class TestDriver(Driver.TestCase):
-    settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+    settings = settings(max_examples=25, stateful_step_count=40)
 
 
 @pytest.mark.parametrize("mode", sorted(MODES))

@@ -204,7 +204,7 @@ def test_ufuncs_with_numbers_strides_and_other_results():
     n_jobs=st.integers(1, 4),
     grain=st.one_of(st.none(), st.integers(1, 100)),
 )
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_map_equals_a_loop(functions, n, n_columns, step, n_jobs, grain):
     kernel = Kernel(functions, "row_sum")
     x = np.random.default_rng(n).random((n, n_columns))[::step]

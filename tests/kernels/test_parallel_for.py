@@ -33,7 +33,7 @@ def test_every_item_is_done_once(bodies, n, n_jobs, gil):
     n_jobs=st.integers(-3, 8),
     burn=st.sampled_from([0, 20]),
 )
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_any_grain_and_n_jobs_cover_the_range(bodies, n, grain, n_jobs, burn):
     counts = zeros(n + 1)
     n_chunks = bodies.cover(counts, n, grain, n_jobs, burn=burn)

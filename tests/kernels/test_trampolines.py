@@ -43,7 +43,7 @@ def calls(draw):
 
 
 @given(call=calls())
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_arguments_and_results_are_exact(call):
     result_type, types, arguments, result = call
     seen = []

@@ -102,7 +102,6 @@ def test_any_array_arrives(backend, mode):
 
         @settings(
             max_examples=25,
-            deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         )
         @given(st.lists(arrays(), min_size=1, max_size=4))
@@ -129,7 +128,7 @@ def test_any_array_arrives(backend, mode):
         check()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(arrays())
 def test_the_layout_describes_the_array(array):
     layout = Layout(array)
@@ -143,7 +142,7 @@ def test_the_layout_describes_the_array(array):
         assert layout.size == array.nbytes
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(arrays(), st.sampled_from(MODES[1:]))
 def test_an_unchanged_array_is_found_again_and_a_changed_one_is_not(array, mode):
     array = np.asarray(array, order="K")

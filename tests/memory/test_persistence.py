@@ -188,7 +188,7 @@ DATES = hnp.datetime64_dtypes(endianness="=") | hnp.timedelta64_dtypes(endiannes
 DTYPES = hnp.scalar_dtypes().filter(lambda dtype: dtype.kind not in "mM") | DATES
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     hnp.arrays(DTYPES, hnp.array_shapes(min_dims=0, min_side=0)),
     st.booleans(),

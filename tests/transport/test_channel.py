@@ -5,7 +5,7 @@ import os
 import select
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 BUFFER_BYTES = 1 << 16
@@ -110,7 +110,6 @@ frame_sizes = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(
     frames=st.lists(
         st.tuples(st.integers(0, 255), st.integers(0, 2**32 - 1), frame_sizes),
@@ -139,7 +138,6 @@ def test_any_sequence_of_frames_arrives_in_order(
     worker.close()
 
 
-@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 3000), max_size=30),
     cuts=st.lists(st.integers(1, 5000), max_size=10),

@@ -1,0 +1,3 @@
+class TaskFifo:
+    @property
+    def pending(self) -> int: ...
