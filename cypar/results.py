@@ -50,7 +50,8 @@ class ResultGenerator:
             return self._call.outcomes.take()
         except StopIteration:
             pass
-        except BaseException:  # Ctrl-C while waiting
+        except BaseException as error:  # Ctrl-C while waiting
+            attach_completed(error, self._call.outcomes.completed())
             self.close()
             raise
         error = self._call.outcomes.take_error()

@@ -11,7 +11,7 @@ from _pickle import dumps as plain_dumps
 
 from cypar.backends.batch_sizes import BatchSizes
 from cypar.backends.multiprocessing_losses import LEAVING_CHECK_S, Losses
-from cypar.backends.multiprocessing_worker import CHANGED, SLOT
+from cypar.backends.multiprocessing_worker import BROKEN, CHANGED, SLOT
 from cypar.backends.pool.outbox import Outbox
 from cypar.core._batch import Batch, give, read_results, size_of
 from cypar.core._batch_estimator import BatchEstimator
@@ -210,7 +210,21 @@ class Dispatcher:
         if kind == CHANGED:
             self.send_by_value(batch, *content)
             return
-        for position, result_kind, data, seconds in content:
+        if kind == BROKEN:
+            data, content = content
+            self.take_large(batch, content)
+            self.fail_begun(batch, ticket.page.claimed(SLOT), data)
+        else:
+            self.take_large(batch, content)
+        if batch.left:  # the worker ended the batch early, to bring large results
+            for position, task in enumerate(batch.tasks):
+                if task is not None:
+                    self.call.source.give_back(batch.take_back(position, position + 1))
+        self.sizes.observe(batch)
+
+    def take_large(self, batch, results):
+        """Take in the results that came with the answer."""
+        for position, result_kind, data, seconds in results:
             task = batch.tasks[position]
             self.sizes.note_result(size_of(data))
             index = batch.done(position, seconds)
@@ -219,12 +233,17 @@ class Dispatcher:
                 self.call.source.give_back([task])
                 continue
             task = None  # its arguments' memory is free
-            give(outcomes, index, result_kind, data, _decoded_error)
-        if batch.left:  # the worker ended the batch early, to bring large results
-            for position, task in enumerate(batch.tasks):
-                if task is not None:
-                    self.call.source.give_back(batch.take_back(position, position + 1))
-        self.sizes.observe(batch)
+            give(self.call.outcomes, index, result_kind, data, _decoded_error)
+
+    def fail_begun(self, batch, claimed, data):
+        """Fail the task in which a batch has broken off; the others can still run.
+
+        If none has begun, nothing can be done with this batch: all fail.
+        """
+        for position in range(claimed or len(batch.tasks)):
+            if batch.tasks[position] is not None:
+                index = batch.done(position, 0.0)
+                self.call.outcomes.put_error(index, _decoded_error(index, data))
 
     def send_by_value(self, batch, blob, module):
         """Run a batch again: the worker has another version of its module."""

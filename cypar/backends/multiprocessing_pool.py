@@ -89,6 +89,7 @@ class WorkerPool:
         self._by_fd = {}  # what is watched -> pid
         self._pidfds = []
         self._wake_up = WakeUp()
+        self._ending = threading.RLock()  # a signal handler may end it, too
 
     def start(self, level, n_threads, variables):
         """Start the workers; arguments as of `multiprocessing_worker.initialize`."""
@@ -192,7 +193,10 @@ class WorkerPool:
 
     def wait(self, timeout_ms):
         """Wait for any news; `dead` then holds the workers that have ended."""
-        for fd, _ in self.poll.poll(timeout_ms):
+        events = self.poll.poll(timeout_ms)
+        if is_closed:  # a daemon thread, whose descriptors are gone
+            raise SystemExit("the interpreter shuts down, the workers were killed")
+        for fd, _ in events:
             if fd == self._wake_up.fd:
                 self._wake_up.clear()
             elif fd in self._by_fd and self._by_fd[fd] not in self.dead:
@@ -252,11 +256,18 @@ class WorkerPool:
             self.kill()
 
     def kill(self):
-        """End all workers by SIGKILL, whatever they do, and leave nothing behind."""
-        if self.over:
-            return
-        self.over = True
-        _live.discard(self)
+        """End all workers by SIGKILL, whatever they do, and leave nothing behind.
+
+        Who comes second waits: after the handler at the interpreter's end, Python's
+        own one would meet a Pool that is half taken apart.
+        """
+        with self._ending:
+            if not self.over:
+                self.over = True
+                self._end()
+                _live.discard(self)
+
+    def _end(self):
         started = [process for process in self._context.processes if process.pid]
         for process in started:
             _kill(process)
@@ -280,12 +291,15 @@ class WorkerPool:
         for connection in self._connections:
             connection.close()
         self._wake_up.close()
-        for fd in self._pidfds:
+        pidfds, self._pidfds = self._pidfds, []
+        for fd in pidfds:
             os.close(fd)
-        self._pidfds = []
 
     def forget(self):
         """In a forked child: let go of the parent's pool without touching it."""
+        self._ending = threading.RLock()  # the parent may hold the old one
+        if self.over:
+            return  # another thread ends it: which descriptors are closed is unknown
         self.over = True
         self._wake_up.drop()
         stock.forget(self._pool)
@@ -316,6 +330,7 @@ def _exitcode(process):
 # ---- all pools of this process -----------------------------------------------------
 
 _live = set()
+is_closed = False  # the interpreter shuts down
 # Workers of one pool must not inherit the pipes of another that is half made, and
 # filters of warnings are not per thread.
 _starting = threading.RLock()
@@ -335,6 +350,8 @@ def start(context, n_jobs, level, n_threads, variables):
 
 
 def _kill_all():
+    global is_closed
+    is_closed = True
     for pool in list(_live):
         pool.kill()
 

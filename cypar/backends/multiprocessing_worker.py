@@ -30,7 +30,7 @@ from cypar.transport.sharing import keep_shared
 NOTE = struct.Struct("=qi")  # pid, ticket; less than PIPE_BUF, so written at once
 IDLE = -1  # instead of a ticket: the worker is ready and runs nothing
 NEWS = -2  # instead of a ticket: a result log has new records
-DONE, CHANGED = "done", "changed"  # what a batch answers with
+DONE, CHANGED, BROKEN = "done", "changed", "broken"  # what a batch answers with
 SLOT = 0  # a ticket uses one of its page's two slots
 MAX_FUNCTIONS = 256  # functions a worker keeps
 
@@ -189,8 +189,19 @@ _server = None
 
 
 def run_batch(ticket, sequence, payload):
-    """Run one batch; the function that is given to the Pool."""
-    return _server.run(ticket, sequence, payload)
+    """Run one batch; the function that is given to the Pool.
+
+    An exception may come between two tasks: a signal's handler of a task raises late.
+    It travels as bytes, since the Pool's process would end of SystemExit, and cannot
+    pickle all others.
+    """
+    try:
+        return _server.run(ticket, sequence, payload)
+    except BaseException as exc:
+        from cypar.transport.failures import encode_failure
+
+        large, _server.large = _server.large, []
+        return BROKEN, (encode_failure(exc, None, (), {}), large)
 
 
 def initialize(shared, level, n_threads, variables, pickling):

@@ -37,6 +37,7 @@ MAX_TYPE_NAME = 500  # characters
 MAX_REPR = 1000  # characters that stand for an attribute that cannot travel
 
 _PICKLE, _PARTS, _GROUP, _TEXT = range(4)
+_NO_LINKS = (-1, -1, False, ())
 
 
 def encode_exception(
@@ -58,15 +59,26 @@ def encode_exception(
         For `decode_exception`. Never raises.
     """
     text = format_task_traceback(exc, function, args, kwargs, title)
-    task = None if function is None else describe_task(function, args, kwargs or {})
+    try:
+        task = None if function is None else describe_task(function, args, kwargs or {})
+    except BaseException:
+        task = None
     try:
         found, places = _walk(exc)
         for node, _ in found:
             _drop_completed(node)
         nodes = [_encode_node(node, links, places) for node, links in found]
         return dumps_result((nodes, text, task))
-    except Exception:  # no memory, or an exception class with hostile attributes
-        return dumps_result(([_text_node(exc, (-1, -1, False, ()))], text, task))
+    except BaseException as failure:
+        # No memory, or hostile attributes; or SystemExit out of one, or out of a
+        # signal's handler: the worker must not end of it.
+        try:
+            node = _text_node(exc, _NO_LINKS)
+        except BaseException:
+            name = type.__getattribute__(type(exc), "__name__")
+            message = f"(cannot be described: {type(failure).__name__})"
+            node = (_TEXT, b"", name, message, _NO_LINKS)
+        return dumps_result(([node], text, task))
 
 
 def decode_exception(data):
@@ -102,8 +114,15 @@ def decode_exception(data):
 
 
 def clear_frames(exc):
-    """Drop the variables of all frames that an exception and its chain refer to."""
-    for node, _ in _walk(exc)[0]:
+    """Drop the variables of all frames that an exception and its chain refer to.
+
+    Never raises.
+    """
+    try:
+        found, _ = _walk(exc)
+    except BaseException:  # hostile attributes
+        return
+    for node, _ in found:
         step = node.__traceback__
         while step is not None:
             try:

@@ -21,10 +21,10 @@ _SIZES = ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB"))
 
 
 def encode_failure(exc, function, args, kwargs):
-    """Return what the parent's `decode_exception` takes."""
+    """Return what the parent's `decode_exception` takes; never raise."""
     try:
         explain_read_only(exc, function, args, kwargs)
-    except Exception:
+    except BaseException:
         pass  # user code in __getattr__ and the like: the error stays as it is
     data = encode_exception(exc, function, args, kwargs)
     clear_frames(exc)  # their variables keep arguments, and thereby segments

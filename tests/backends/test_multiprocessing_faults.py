@@ -2,13 +2,16 @@
 
 import os
 import signal
+import threading
 import time
 
 import pytest
 
 from cypar import NoProgressError, Parallel, TaskError, WorkerCrash, delayed
+from cypar.backends import multiprocessing_stock as stock
 from cypar.backends import stall
 from cypar.backends.multiprocessing_pool import WorkerPool
+from cypar.backends.multiprocessing_worker import _Server
 
 MODES = ("list", "generator", "generator_unordered")
 
@@ -162,3 +165,59 @@ def test_what_takes_long_is_no_hang(monkeypatch, where):
     monkeypatch.setattr(stall, "LIMIT_S", 0.3)
     monkeypatch.setattr(stall, "CHECK_S", 0.05)
     assert [i for i, _ in run(task, 4, batch_size=1)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("error", [SystemExit, ValueError])
+def test_a_batch_that_breaks_off_between_tasks_is_finished(log, monkeypatch, error):
+    """As when a signal's handler that a task has left behind raises."""
+
+    def make_flush(server, page):
+        def flush():  # the worker calls it between two slow tasks
+            if not broken:
+                broken.append(True)
+                raise error("between two tasks")
+
+        broken = []
+        return flush
+
+    def task(i):
+        log(i)
+        time.sleep(0.003)
+        return i
+
+    monkeypatch.setattr(_Server, "make_flush", make_flush)
+    assert run(task, 30, batch_size=10, on_error="return") == list(range(30))
+    assert log() == list(range(30))
+
+
+def test_who_kills_a_pool_as_well_waits_for_its_end(monkeypatch, in_threads):
+    """At the interpreter's end Python's own handler must not meet half a Pool."""
+    pools, order = [], []
+    start, dismantle = WorkerPool.start, stock.dismantle
+    begun, go_on = threading.Event(), threading.Event()
+
+    def note(pool, *args):
+        pools.append(pool)
+        return start(pool, *args)
+
+    def slowly(*args):
+        begun.set()
+        go_on.wait(10)
+        dismantle(*args)
+        order.append("dismantled")
+
+    def first():
+        pools[0].kill()
+
+    def second():
+        begun.wait(10)
+        threading.Timer(0.05, go_on.set).start()
+        pools[0].kill()
+        order.append("second")
+
+    monkeypatch.setattr(WorkerPool, "start", note)
+    with Parallel(n_jobs=2, backend="multiprocessing") as parallel:
+        assert parallel(delayed(abs)(-i) for i in range(4)) == [0, 1, 2, 3]
+        monkeypatch.setattr(stock, "dismantle", slowly)
+        in_threads(first, second)
+    assert order == ["dismantled", "second"]

@@ -242,6 +242,44 @@ def test_s66_exception_that_cannot_be_pickled(process_engine):
         process_engine.parallel()([delayed(task)(), delayed(abs)(1)])
 
 
+class Exits:
+    """Raises SystemExit out of whatever looks at it."""
+
+    def __repr__(self):
+        raise SystemExit("repr")
+
+    def __reduce__(self):
+        raise SystemExit("reduce")
+
+
+class NoAttributes(Exception):
+    @property
+    def __dict__(self):
+        raise RuntimeError("no attributes")
+
+
+class ExitsWhenAsked(Exception):
+    def __getattribute__(self, name):
+        raise SystemExit(name)
+
+
+def odd_error(kind, i):
+    if i != 2:
+        return i
+    if kind == "argument":
+        raise ValueError(Exits())
+    raise {"attributes": NoAttributes, "asked": ExitsWhenAsked}[kind]("odd")
+
+
+@pytest.mark.parametrize("kind", ["argument", "attributes", "asked"])
+def test_error_that_cannot_be_described_is_its_tasks_alone(process_engine, kind):
+    out = process_engine.parallel(on_error="return", batch_size=10)(
+        delayed(odd_error)(kind, i) for i in range(10)
+    )
+    assert (out[2].kind, out[2].index) == ("exception", 2)
+    assert [r for i, r in enumerate(out) if i != 2] == [0, 1, *range(3, 10)]
+
+
 def test_s66_argument_that_fails_to_load(process_engine):
     class Explosive:
         def __reduce__(self):

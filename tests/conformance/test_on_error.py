@@ -319,6 +319,27 @@ def test_ctrl_c_has_the_finished_results():
     assert {0, 1, 2} <= set(caught.value.completed) <= {0, 1, 2, 3}
 
 
+def test_ctrl_c_of_a_reader_has_the_results_that_were_not_read():
+    end = threading.Event()
+
+    def task(i):
+        if i == 3:
+            _thread.interrupt_main()
+        if i in (0, 3):
+            end.wait(10)
+        return i
+
+    results = Parallel(n_jobs=2, prefer="threads", return_as="generator")(
+        delayed(task)(i) for i in range(4)
+    )
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            next(results)  # of the task that waits
+    finally:
+        end.set()
+    assert caught.value.completed == {1: 1, 2: 2}
+
+
 # ---- exceptions that survive the trip ----------------------------------------------
 
 

@@ -12,7 +12,10 @@ from cypar.transport.returns import Returns
 
 N = 400_000
 
-pytestmark = pytest.mark.filterwarnings("ignore:the matrix subclass")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:the matrix subclass"),
+    pytest.mark.filterwarnings("ignore:The chararray class is deprecated"),
+]
 
 
 class Subclass(np.ndarray):

@@ -117,6 +117,9 @@ import json, os, signal, subprocess, sys, threading, time
 import cypar
 from cypar import Parallel, delayed
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup and "&" leave them ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def say(**what):
     os.write(1, json.dumps(what).encode() + b"\\n")
 """

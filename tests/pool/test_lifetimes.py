@@ -174,7 +174,7 @@ def test_two_interrupts_in_a_row(session, signals):
 
 BUSY = """
 {before}
-threading.Thread(target=Parallel(n_jobs=2), daemon=True,
+threading.Thread(target=Parallel(n_jobs=2, backend="{backend}"), daemon=True,
                  args=([delayed(task)() for _ in range(2)],)).start()
 sys.stdin = None
 while True:
@@ -202,7 +202,20 @@ def test_program_ends_while_a_daemon_thread_is_in_a_call(
 ):
     """Workers and their tasks' own processes are gone within a second."""
     monkeypatch.chdir(tmp_path)
-    program = session(BUSY.format(before="", end=end))
+    program = session(BUSY.format(before="", end=end, backend="processes"))
+    for _ in range(2):
+        program.hear()
+    Path("go").touch()
+    found, err = program.end(signals)
+    assert (found, err) == (status, "")
+
+
+@pytest.mark.parametrize(("end", "status"), [("sys.exit(4)", 4), ("os._exit(3)", 3)])
+def test_program_ends_while_a_daemon_thread_uses_multiprocessing(
+    session, signals, tmp_path, monkeypatch, end, status
+):
+    monkeypatch.chdir(tmp_path)
+    program = session(BUSY.format(before="", end=end, backend="multiprocessing"))
     for _ in range(2):
         program.hear()
     Path("go").touch()

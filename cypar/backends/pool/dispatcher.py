@@ -36,6 +36,7 @@ MAX_BATCH_BYTES = 1 << 17  # fits into a socket's usual buffer of 208 kB
 SOCKET_EVERY = 16  # turns of the loop that look at result logs only, at most
 GRACE_S = 0.02  # a stopped call waits this long for tasks that are nearly done
 MAX_START_FAILURES = 3
+END_CHECK_S = 0.2  # how often to look for dead workers where nothing tells of them
 
 
 class Dispatcher:
@@ -225,6 +226,8 @@ class Dispatcher:
         for worker in self.workers:
             if not worker.ready:
                 waits.append(max(0.0, worker.start_deadline - time.monotonic()) + 1e-3)
+            elif worker.process.process_fd < 0:
+                waits.append(END_CHECK_S)
         return min(waits) * 1e3
 
     def wait_and_read(self, timeout_ms):
@@ -266,6 +269,7 @@ class Dispatcher:
                 self.reader.read(worker, ended=fd == worker.process.process_fd)
         self.check_deadlines()
         if not (news or events):
+            self.find_ended()
             self.check_progress()
 
     def socket_due(self):
@@ -291,6 +295,13 @@ class Dispatcher:
                 self.reader.read(worker, ended=False)  # it may have just finished
                 if worker in self.workers:
                     self.reader.timed_out(worker, timeout_s)
+
+    def find_ended(self):
+        """Look for dead workers where processes have no descriptors."""
+        for worker in list(self.workers):
+            process = worker.process
+            if worker.ready and process.process_fd < 0 and process.has_ended():
+                self.reader.read(worker, ended=True)
 
     def check_progress(self):
         """End the call if nothing can happen any more: an error of the pool's own."""

@@ -136,12 +136,7 @@ class ForkServer:
             except OSError:
                 pass  # no memory or no processes left: the parent finds out itself
         if pid is None:
-            channel = Channel(os.dup(fds[0]), True)
-            try:
-                channel.send(frames.NO_FORK)
-            except BrokenPipeError:
-                pass
-            channel.close()
+            refuse(fds[0])
         elif pid == 0:
             try:
                 self.become_worker(fds, has_stdout, has_stderr)
@@ -157,6 +152,7 @@ class ForkServer:
         """In the child: let go of all that is the server's, and run the worker."""
         make_group(0)
         if not die_with_parent(self.pid):
+            refuse(fds[0])  # no such thing here, or the server has just ended
             os._exit(1)
         self.control.close()
         if self.parent_fd >= 0:
@@ -216,6 +212,16 @@ class ForkServer:
                     f"{type(exc).__name__}: {exc}",
                     file=sys.stderr,
                 )
+
+
+def refuse(channel_fd):
+    """Say that this worker must be started by exec."""
+    channel = Channel(os.dup(channel_fd), True)
+    try:
+        channel.send(frames.NO_FORK)
+    except BrokenPipeError:
+        pass  # the parent is gone, or has given it up
+    channel.close()
 
 
 def answer(fd, value):

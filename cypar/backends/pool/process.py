@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from cypar.backends.pool.spawn import kill_group, spawn, wait_for
+from cypar.backends.pool.spawn import is_zombie, kill_group, spawn, wait_for
 from cypar.core._status_page import StatusPage, process_fd
 from cypar.transport._channel import Channel, socketpair
 
@@ -84,6 +84,21 @@ class Process:
         if self._pid is None and not self._reaped:
             self._pid = self._server.pid_of(self._number)
         return self._pid
+
+    def has_ended(self):
+        """Whether it is a zombie: to be asked where it has no `process_fd`.
+
+        Its socket may stay open, as a subprocess of a task can have inherited it.
+        """
+        if self._reaped or self._pid is None:
+            return False
+        if self._number is None:
+            return is_zombie(self._pid)
+        try:
+            with open(f"/proc/{self._pid}/stat", "rb") as file:
+                return file.read().rpartition(b")")[2].split()[0] in b"ZX"
+        except OSError:
+            return True
 
     def stderr_tail(self):
         """Return the end of what the worker wrote before it was ready."""

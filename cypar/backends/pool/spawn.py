@@ -134,6 +134,15 @@ def wait_for(pid):
         return None  # the program reaps all children itself
 
 
+def is_zombie(pid):
+    """Whether a child has ended; it is not collected."""
+    try:
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, pid, flags) is not None
+    except ChildProcessError:
+        return True  # the program reaps all children itself
+
+
 def is_open(fd):
     """Tell whether a descriptor is open."""
     try:
