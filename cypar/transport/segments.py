@@ -126,6 +126,8 @@ class Arena:
         else:
             segment.pin()
             self._evict(segment)
+            if segment is self.slab:
+                self.slab = None  # else small buffers would be written into it
             segment.is_slab = False
             segment.cursor = 0
         return self._ready(segment, 0, n)
