@@ -57,7 +57,8 @@ class Losses:
     def check(self):
         """Deal with workers that have ended, and with tasks that run for too long."""
         if self.pool.dead and not self.survives:
-            self.fail_call()
+            if not self.can_start_again():
+                self.fail_call()
             return
         if self.pool.dead:
             self.mourn()
@@ -74,6 +75,20 @@ class Losses:
         if len(numbers) < self.pool.n_jobs or any(number != IDLE for number in numbers):
             return False
         return self.call.has_open_tasks()
+
+    def can_start_again(self):
+        """Whether nothing has begun: a worker was killed before this call, say.
+
+        The Pool is left then, and another one does all.
+        """
+        pool = self.pool
+        if self.call.outcomes.finished or pool.is_leaving:
+            return False
+        if not all(pid in pool.ready for pid in pool.dead):
+            return False
+        self.known.update(pool.dead)
+        self.leave()
+        return not self.dispatcher.busy()
 
     # ---- a call that goes on -------------------------------------------------------
 

@@ -106,7 +106,11 @@ def dismantle(pool, taken_apart):
     threads = (pool._worker_handler, pool._task_handler, pool._result_handler)
     for thread in threads:
         thread._state = "TERMINATE"
-    pool._outqueue._wlock = None  # a killed worker may have held it
+    lock, pool._outqueue._wlock = pool._outqueue._wlock, None
+    if lock is not None:
+        # A killed worker may have held it, and a thread of the Pool may wait for it.
+        with contextlib.suppress(ValueError):  # nobody has it
+            lock.release()
     pool._change_notifier.put(None)  # nobody but the Pool's threads uses it
     pool._taskqueue.put(None)
     # The task handler may wait in a write to workers: without readers it fails.

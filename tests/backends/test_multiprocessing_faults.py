@@ -221,3 +221,39 @@ def test_who_kills_a_pool_as_well_waits_for_its_end(monkeypatch, in_threads):
         monkeypatch.setattr(stock, "dismantle", slowly)
         in_threads(first, second)
     assert order == ["dismantled", "second"]
+
+
+def test_a_worker_that_died_between_two_calls_costs_nothing(monkeypatch):
+    """Its end can be seen late, when the next call has handed out tasks."""
+    pools = []
+    start = WorkerPool.start
+
+    def note(pool, *args):
+        pools.append(pool)
+        return start(pool, *args)
+
+    monkeypatch.setattr(WorkerPool, "start", note)
+    with Parallel(n_jobs=2, backend="multiprocessing") as parallel:
+        for _ in range(3):
+            assert parallel(delayed(abs)(-i) for i in range(9)) == list(range(9))
+            monkeypatch.setattr(WorkerPool, "is_usable", lambda pool: True)
+            for pid in pools[-1].pids():
+                os.kill(pid, signal.SIGKILL)
+    assert len(pools) == 3
+
+
+def test_workers_that_die_with_a_lock_of_the_pool_leave_nothing(monkeypatch):
+    """The leak check sees the Pool's thread, if that still waits for the lock."""
+    pools = []
+    start = WorkerPool.start
+
+    def note(pool, *args):
+        pools.append(pool)
+        return start(pool, *args)
+
+    monkeypatch.setattr(WorkerPool, "start", note)
+    with Parallel(n_jobs=2, backend="multiprocessing") as parallel:
+        assert parallel(delayed(abs)(-i) for i in range(9)) == list(range(9))
+        pools[0]._pool._outqueue._wlock.acquire()  # of the queue of results
+        for pid in pools[0].pids():
+            os.kill(pid, signal.SIGKILL)
