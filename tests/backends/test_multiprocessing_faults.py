@@ -255,5 +255,9 @@ def test_a_worker_that_dies_with_a_lock_of_the_pool_leaves_nothing(monkeypatch):
     monkeypatch.setattr(multiprocessing_pool, "CLOSE_S", 0.1)
     with Parallel(n_jobs=2, backend="multiprocessing") as parallel:
         assert parallel(delayed(abs)(-i) for i in range(9)) == list(range(9))
+        pool = pools[0]._pool
+        deadline = time.monotonic() + 10
+        while pool._cache and time.monotonic() < deadline:
+            time.sleep(0.001)  # until both workers have answered
         # of the queue of results: the Pool's thread waits for it at the block's end
-        pools[0]._pool._outqueue._wlock.acquire()
+        pool._outqueue._wlock.acquire()
