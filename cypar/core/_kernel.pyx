@@ -9,11 +9,12 @@ from cypar.core._kernel_map cimport map_rows
 from cypar.core._kernel_tasks cimport register
 from cypar.core._native_call cimport (
     EXCEPTION, NEGATIVE, NEVER, NativeKernel, call_loop, check, loop_function,
-    may_have_failed, trampoline,
+    has_failed, trampoline,
 )
 from cypar.core._packing cimport (
     FLOATING, INTEGER, POINTER, Argument, Frame, Slot, box, find_dtypes, release,
 )
+from cypar.core._port cimport port_exception_place
 from cypar.core._trampolines cimport trampoline_find
 
 from cypar.core import signatures
@@ -165,10 +166,10 @@ cdef class Kernel(NativeKernel):
         try:
             with nogil:  # GIL OUT: the function is made for that, and may take long
                 self.native.call(self.native.function, frame.slots, &result)
+            if has_failed(&self.native, &result, port_exception_place()):
+                check(self, &result, -1)
         finally:
             release(&frame)
-        if may_have_failed(&self.native, &result):
-            check(self, &result, -1)
         return box(self.native.result, &result)
 
     def map(self, *args, out=None, n_jobs=-1, grain=None):

@@ -11,14 +11,16 @@ from cpython.buffer cimport (
     Py_buffer, PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_Release, PyObject_CheckBuffer,
     PyObject_GetBuffer,
 )
+from cpython.ref cimport PyObject
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uintptr_t
 
 from cypar.core._native_call cimport (
-    Loop, Native, NativeKernel, check, may_have_failed,
+    Loop, Native, NativeKernel, check, has_failed, reraise,
 )
 from cypar.core._packing cimport (
     MAX_ARGUMENTS, POINTER, Argument, Slot, as_int64, check_format, pack_number,
 )
+from cypar.core._port cimport port_exception_place
 from cypar.core._range_engine cimport range_body, run_range
 
 from cypar.core._thread_limits import limits_for
@@ -126,10 +128,6 @@ cdef object map_rows(
         if limits is not None:
             limits.end()
     return out
-
-
-cdef int reraise() except -1:
-    return -1  # the exception is set already
 
 
 # ---- columns -----------------------------------------------------------------------
@@ -276,6 +274,7 @@ cdef int run_calls(
 ) except -1 nogil:
     """Rows begin..end of a function that is called for each."""
     cdef Job* job = <Job*>context
+    cdef PyObject* const* exception = port_exception_place()
     cdef Slot[MAX_ARGUMENTS] slots
     cdef Slot result
     cdef Py_ssize_t row
@@ -291,7 +290,7 @@ cdef int run_calls(
             elif job.columns[i].source == NUMBERS:
                 load(&job.columns[i], row, &slots[i])
         job.native.call(job.native.function, slots, &result)
-        if may_have_failed(job.native, &result):
+        if has_failed(job.native, &result, exception):
             with gil:
                 check(<NativeKernel>job.kernel, &result, row)
         if job.out != NULL:
@@ -321,6 +320,9 @@ cdef int run_loop(
     pointers[job.n_columns] = job.out + begin * job.out_stride
     steps[job.n_columns] = job.out_stride
     loop.function(pointers, &n, steps, loop.data)
+    if port_exception_place()[0] != NULL:
+        with gil:
+            check(<NativeKernel>job.kernel, NULL, begin)
     return 0
 
 

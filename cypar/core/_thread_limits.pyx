@@ -21,6 +21,7 @@ import sys
 import threading
 from itertools import product
 
+from cpython.exc cimport PyErr_Occurred
 from libc.stdint cimport int64_t, uintptr_t
 
 from cypar.core._port cimport port_monotonic_ns
@@ -94,6 +95,7 @@ cdef class Limits:
     def begin(self):
         """Limit the libraries that have one number for the process."""
         cdef Library library
+        raise_pending()
         with _lock:
             look_for_libraries()
             if not _active:
@@ -105,10 +107,13 @@ cdef class Limits:
 
     def end(self):
         """Give the libraries back what they had, or what other calls want."""
-        with _lock:
-            if self in _active:  # else this is a forked child
-                _active.remove(self)
-                apply()
+        try:
+            raise_pending()
+        finally:
+            with _lock:
+                if self in _active:  # else this is a forked child
+                    _active.remove(self)
+                    apply()
 
     def run(self, work, call, parker):
         """Run ``work(call, parker)``, a worker's loop, as one of these workers."""
@@ -164,6 +169,14 @@ def share_of_each(int n_workers):
             _recount_at = now + RECOUNT_NS
         share = _n_cpus
     return max(<int>share // n_workers, 1)
+
+
+cdef int raise_pending() except -1:
+    """Raise an exception that C code has left set.
+
+    With one set, taking the lock would end in a SystemError, with the lock taken.
+    """
+    return 0 if PyErr_Occurred() == NULL else -1
 
 
 cdef int apply() except -1:

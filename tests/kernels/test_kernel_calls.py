@@ -3,6 +3,7 @@
 import array
 import ctypes
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -59,6 +60,15 @@ def test_float32_is_rounded_once(kernel):
 
 def test_six_arguments_of_two_kinds(kernel):
     assert kernel("mix6")(1, 2.0, 3, 4.0, 5.0, 6) == 654321
+
+
+def test_an_int_that_only_says_whether_it_failed(kernel):
+    x, out = np.arange(3.0), np.zeros(3)
+    sums = kernel("sums_of_rows", errors="exception")
+    assert sums(x, x, out, 3, 2.0) == 7
+    assert out.tolist() == [0.0, 3.0, 6.0]
+    with pytest.raises(ValueError, match="factor"):
+        sums(x, x, out, 3, -1.0)
 
 
 def test_four_arguments_of_four_kinds(kernel):
@@ -236,6 +246,40 @@ def test_an_exception_without_a_result(kernel):
     assert fail(1) is None
     with pytest.raises(KeyError):
         fail(13)
+
+
+@pytest.mark.parametrize("errors", ["none", "exception"])
+def test_an_exception_counts_whether_declared_or_not(kernel, errors):
+    fail = kernel("raise_undeclared", errors=errors)
+    assert fail(1.0) == 2.0
+    for _ in range(3):
+        with pytest.raises(ValueError, match=r"101\.0 is too much") as info:
+            fail(101.0)
+        notes = getattr(info.value, "__notes__", [])
+        undeclared = errors == "none" and sys.version_info >= (3, 11)
+        assert ("errors='exception'" in "".join(notes)) == undeclared
+    assert fail(1.0) == 2.0
+
+
+def test_an_exception_goes_before_a_negative_result(kernel):
+    fail = kernel("fail_raise", errors="negative")
+    with pytest.raises(ValueError, match="item 13"):
+        fail(13)
+
+
+def test_a_buffer_is_let_go_after_an_exception(kernel):
+    x, y, out = (array.array("d", [1.0] * 3) for _ in range(3))
+    with pytest.raises(ValueError, match="factor"):
+        kernel("sums_of_rows")(x, y, out, 3, -1.0)
+    out.append(1.0)  # raises BufferError while the buffer is held
+
+
+@pytest.mark.parametrize("errors", ["none", "exception"])
+def test_an_exception_of_a_ufunc(errors):
+    power = Kernel(np.power, dtype="i8", errors=errors)
+    assert power(2, 3) == 8
+    with pytest.raises(ValueError, match="negative integer powers"):
+        power(2, -1)
 
 
 def test_errors_must_make_sense(kernel):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cypar import Kernel, KernelError
+from cypar.core._thread_limits import limits_for
 
 
 @pytest.fixture
@@ -168,6 +169,37 @@ def test_an_exception_of_a_row(kernel, n_jobs):
     for _ in range(50):
         with pytest.raises(ValueError, match=r"item \d*13"):
             fail.map(np.arange(1000), n_jobs=n_jobs, grain=1)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 3])
+@pytest.mark.parametrize("errors", ["none", "exception"])
+def test_an_exception_counts_whether_declared_or_not(kernel, n_jobs, errors):
+    fail = kernel("raise_undeclared", errors=errors)
+    for _ in range(20):
+        with pytest.raises(ValueError, match=r"^101\.0 is too much"):
+            fail.map(np.full(1000, 101.0), n_jobs=n_jobs, grain=1)
+    assert fail.map(np.ones(50)).tolist() == [2.0] * 50
+
+
+@pytest.mark.parametrize("n_jobs", [1, 3])
+@pytest.mark.parametrize("errors", ["none", "exception"])
+def test_an_exception_of_a_ufunc(n_jobs, errors):
+    power = Kernel(np.power, dtype="i8", errors=errors)
+    for _ in range(20):
+        with pytest.raises(ValueError, match="negative integer powers"):
+            power.map(np.full(1000, 2), np.full(1000, -1), n_jobs=n_jobs, grain=1)
+    assert power.map(np.arange(50), 1).tolist() == list(range(50))
+
+
+def test_limits_of_threads_are_given_back_with_an_exception_set(functions):
+    limits, others = limits_for(2), limits_for(2)
+    with pytest.raises(KeyError):
+        functions.call_with_exception_set(limits.begin)
+    limits.begin()
+    with pytest.raises(KeyError):
+        functions.call_with_exception_set(limits.end)
+    others.begin()  # hangs where the lock was kept
+    others.end()
 
 
 def test_minus_one_can_be_a_result(kernel):

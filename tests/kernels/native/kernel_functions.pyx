@@ -7,6 +7,9 @@ from libc.stdint cimport (
 )
 from posix.time cimport nanosleep, timespec
 
+cdef extern from "Python.h":
+    void PyErr_SetNone(object kind)     # without Cython looking at it
+
 cdef extern from *:
     """
     static int64_t test_calls = 0, test_inside = 0, test_most = 0;
@@ -127,6 +130,18 @@ cdef api double mix6(
     return a + 10 * b + 100 * c + 1000 * d + 10000 * e + 100000 * f
 
 
+cdef api int sums_of_rows(
+    const double* x, const double* y, double* out, Py_ssize_t n, double factor
+) except -1 nogil:
+    cdef Py_ssize_t i
+    if factor < 0:
+        with gil:
+            raise ValueError(f"the factor is {factor}")
+    for i in range(n):
+        out[i] = x[i] + factor * y[i]
+    return 7
+
+
 cdef api double mix4(int a, float b, double c, int64_t d) noexcept nogil:
     return a + 10 * b + 100 * c + 1000 * d
 
@@ -186,10 +201,23 @@ cdef api double raise_or_minus_one(double x) except? -1 nogil:
     return -1.0
 
 
+cdef api double raise_undeclared(double x) nogil:
+    if x > 100:
+        with gil:
+            raise ValueError("{} is too much".format(x))  # runs Python code
+    return 2 * x
+
+
 cdef api void raise_void(int64_t i) except * nogil:
     if i == 13:
         with gil:
             raise KeyError(i)
+
+
+def call_with_exception_set(function):
+    """Call a function with a KeyError set, as C code may leave one."""
+    PyErr_SetNone(KeyError)
+    return function()
 
 
 # ---- what is refused -----------------------------------------------------------
