@@ -70,6 +70,8 @@ cdef class Views:
         cdef Py_buffer* view = &self.views[self.n]
         PyObject_GetBuffer(value, view, PyBUF_FORMAT | PyBUF_STRIDES)
         self.n += 1
+        if view.itemsize == 0:
+            raise ValueError(f"{what} has items of 0 bytes")
         if view.ndim == 0:
             raise ValueError(f"{what} has no axis to map over: it has no dimension")
         if view.strides[0] % view.itemsize != 0:
@@ -96,10 +98,7 @@ cdef object map_rows(
     if n_least < 0 or (grain is not None and n_least == 0):
         raise ValueError(f"grain must be a positive number or None, got {grain}")
     if len(values) != kernel.n_arguments:
-        raise TypeError(
-            f"{kernel.describe()} takes {kernel.n_arguments} arguments, {len(values)} "
-            "were given"
-        )
+        raise kernel.wrong_number(len(values))
     job.native = &kernel.native
     job.kernel = <void*>kernel
     job.n_columns = kernel.n_arguments + kernel.n_hidden

@@ -33,7 +33,7 @@ cdef class NativeKernel:
     cdef Native native
     cdef Loop loop              # function is NULL: no ufunc
     cdef Argument[MAX_ARGUMENTS] arguments
-    cdef int n_arguments        # those that callers give
+    cdef int n_arguments        # those that callers give; -1: not made yet
     cdef int n_hidden           # 0 or 1: a last one that they do not give
     cdef Slot hidden
     cdef object keep            # what keeps the function alive

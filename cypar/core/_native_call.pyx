@@ -13,6 +13,9 @@ from cypar.core.errors import KernelError
 cdef class NativeKernel:
     """What calls need to know of a C function; `Kernel` adds how it is made."""
 
+    def __cinit__(self):
+        self.n_arguments = -1  # nothing can be called before there is a function
+
     cdef int fill(self, tuple values, Frame* frame) except -1:
         """Pack the arguments of one call."""
         frame.n_views = 0
@@ -28,6 +31,18 @@ cdef class NativeKernel:
     @property
     def __qualname__(self):
         return self.name
+
+    def wrong_number(self, n_given):
+        """Return the error about a number of arguments that does not fit."""
+        if self.n_arguments < 0:
+            return TypeError(
+                f"this {type(self).__name__} has no function: Kernel.__init__ has not "
+                "been called, or has failed; a subclass must call super().__init__()"
+            )
+        return TypeError(
+            f"{self.describe()} takes {self.n_arguments} arguments, {n_given} were "
+            "given"
+        )
 
     def describe(self, at=None):
         """Name the kernel, or one of its arguments, for messages."""

@@ -57,9 +57,7 @@ cdef int pack(
     """Fill a frame. After a failure nothing is held."""
     cdef int i
     if len(values) != n:
-        raise TypeError(
-            f"{kernel.describe()} takes {n} arguments, {len(values)} were given"
-        )
+        raise kernel.wrong_number(len(values))
     try:
         for i in range(n):
             if arguments[i].kind == POINTER:

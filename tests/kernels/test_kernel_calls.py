@@ -211,6 +211,12 @@ def test_lengths_can_be_named_or_turned_off(kernel):
         kernel("poly", lengths={0: 0})
 
 
+@pytest.mark.parametrize("lengths", ["foo", [0], {0: 1.0}, {"x": 1}, 5])
+def test_lengths_that_are_no_positions(kernel, lengths):
+    with pytest.raises(TypeError, match="lengths must be 'auto' or"):
+        kernel("poly", lengths=lengths)
+
+
 # ---- failures ------------------------------------------------------------------
 
 
@@ -287,3 +293,7 @@ def test_errors_must_make_sense(kernel):
         kernel("fail_raise", errors="maybe")
     with pytest.raises(ValueError, match="never negative"):
         kernel("inc_Q", errors="negative")
+    with pytest.raises(ValueError, match="errors must be"):
+        kernel("fail_raise", errors=["none"])
+    with pytest.raises(ValueError, match=r"ufunc 'negative' has no result"):
+        Kernel(np.negative, dtype="f8", errors="negative")

@@ -133,6 +133,12 @@ def test_wrong_arguments_are_refused(kernel, change, error, match):
         kernel("row_sum").map(x, n, **change)
 
 
+def test_items_without_bytes_are_refused(kernel):
+    fill = kernel("fill_void", lengths={})
+    with pytest.raises(ValueError, match=r"argument 0 .*items of 0 bytes"):
+        fill.map(np.zeros((3, 2), "V0"), 0)
+
+
 def test_something_must_be_mapped_over(kernel):
     with pytest.raises(TypeError, match=r"no argument .* is an array"):
         kernel("half").map(3.0)

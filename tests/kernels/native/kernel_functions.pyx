@@ -243,5 +243,9 @@ cdef api double five_mixed(
     return 0.0
 
 
+cpdef api double hidden_fifth(double a, double b, double c, double d) noexcept nogil:
+    return 0.0
+
+
 cdef api double pointers(double** x) noexcept nogil:
     return 0.0
