@@ -194,7 +194,8 @@ cdef class Kernel(NativeKernel):
             contiguous. The first axis may have any stride; numbers are the same for
             every call, and so is an array that ``numpy.broadcast_to`` has repeated.
         out : array, optional
-            Where the results go: one-dimensional, of the type of the result.
+            Where the results go: one-dimensional, of the type of the result. It may
+            not overlap an input, unless its elements are exactly the same ones.
         n_jobs : int, default=-1
             Threads, the caller included; as in `Parallel`.
         grain : int, optional
@@ -264,11 +265,11 @@ def _find_lengths(types, lengths, is_loop):
             return {}
         return {i: integers[0] for i in pointers}
     try:
-        lengths = {index(i): index(length) for i, length in dict(lengths or {}).items()}
+        lengths = {index(i): index(n) for i, n in dict(lengths or {}).items()}
     except (TypeError, ValueError):
         raise TypeError(
-            "lengths must be 'auto' or {position of a pointer: position of an integer}, "
-            f"got {lengths!r}"
+            "lengths must be 'auto' or {position of a pointer: position of an integer"
+            f"}}, got {lengths!r}"
         ) from None
     for pointer, integer in lengths.items():
         if pointer not in pointers or integer not in integers:

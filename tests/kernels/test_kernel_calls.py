@@ -97,6 +97,12 @@ def test_integers_out_of_range_are_refused(kernel, name, value):
         kernel(name)(value)
 
 
+@pytest.mark.parametrize("name", ["inc_q", "half"])
+def test_a_huge_integer_is_not_printed(kernel, name):
+    with pytest.raises(OverflowError, match="an integer of 33220 bits"):
+        kernel(name)(10**10_000)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("inc_q", 1.5), ("inc_q", "1"), ("inc_q", None), ("half", "x"), ("half", 1j)],
@@ -148,10 +154,13 @@ def test_complex_and_void_pointers(kernel):
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
-        (np.ones(3, "f4"), TypeError, "argument 0 .*format 'f' and 4 bytes"),
-        (np.ones(3, "i8"), TypeError, "argument 0 .*format 'l'"),
-        (np.ones(3, ">f8"), TypeError, "argument 0 .*'>d'"),
-        (np.ones(3, "O"), TypeError, "argument 0 .*'O'"),
+        (np.ones(3, "f4"), TypeError, r"argument 0 .* float32.*astype\('float64'\)"),
+        (np.ones(3, "i8"), TypeError, "argument 0 .* int64, expected float64"),
+        (np.ones(3, "u2"), TypeError, "argument 0 .* uint16, expected float64"),
+        (np.ones(3, ">f8"), TypeError, "argument 0 .* float64 in the other byte order"),
+        (np.ones(3, "O"), TypeError, "argument 0 .* object, expected float64"),
+        (np.ones(3, "M8[s]"), TypeError, "argument 0 .*'M'"),
+        (np.ones(3, [("a", "f8")]), TypeError, "argument 0 .*'T{d:a:}'"),
         (np.ones(6)[::2], ValueError, "argument 0 .*contiguous"),
         (np.ones((3, 3)).T, ValueError, "argument 0 .*contiguous"),
         ([1.0, 2.0, 3.0], TypeError, "argument 0 .*buffer, got list"),
@@ -177,6 +186,11 @@ def test_a_read_only_buffer_is_refused_where_it_may_be_written(kernel):
     with pytest.raises(ValueError, match=r"argument 0 .*read-only.*const"):
         kernel("scale")(x, 3, 2.0)
     assert x.tolist() == [1, 1, 1]
+
+
+def test_no_copy_is_advised_where_it_would_be_written(kernel):
+    with pytest.raises(TypeError, match=r"float32, expected float64$"):
+        kernel("scale")(np.ones(3, "f4"), 3, 2.0)
 
 
 def test_float32_arrays_for_float_pointers(kernel):
