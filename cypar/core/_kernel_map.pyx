@@ -20,6 +20,9 @@ from cypar.core._packing cimport (
 )
 from cypar.core._port cimport port_exception_place
 from cypar.core._range_engine cimport range_body, run_range
+from cypar.core._thread_limits cimport (
+    MAX_OPENMP, OpenMP, find_openmp, limit_openmp, restore_openmp,
+)
 
 from cypar.core._thread_limits import limits_for
 from cypar.core.cpu import effective_n_jobs
@@ -37,7 +40,13 @@ cdef struct Column:
     Py_ssize_t stride       # bytes from one row to the next
     Slot slot
 
+ctypedef int (*plain_body)(
+    void* context, Py_ssize_t begin, Py_ssize_t end
+) noexcept nogil
+
 cdef struct Job:
+    plain_body body         # a chunk; after a failure -1, with an exception set
+    OpenMP openmp
     Native* native
     void* kernel            # borrowed NativeKernel: the caller of `map` has it
     int n_columns
@@ -118,6 +127,11 @@ cdef object map_rows(
     if limits is not None:
         limits.begin()
     try:
+        if limits is not None:
+            find_openmp(limits, &job.openmp)
+            if job.openmp.n:
+                job.body = <plain_body>body
+                body = run_limited
         if run_range(
             body, &job, views.n_rows, n_least, workers, kernel.native.function
         ) == -1:
@@ -366,6 +380,18 @@ cdef int run_loop(
         with gil:
             check(<NativeKernel>job.kernel, NULL, begin)
     return 0
+
+
+cdef int run_limited(
+    void* context, Py_ssize_t begin, Py_ssize_t end
+) except -1 nogil:
+    """Rows begin..end with this worker's share of OpenMP's threads."""
+    cdef Job* job = <Job*>context
+    cdef int[MAX_OPENMP] before
+    limit_openmp(&job.openmp, before)
+    cdef int status = job.body(context, begin, end)
+    restore_openmp(&job.openmp, before)
+    return status
 
 
 cdef void load(

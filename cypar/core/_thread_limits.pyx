@@ -28,8 +28,8 @@ from cypar.core._port cimport port_monotonic_ns
 
 from cypar.core.cpu import cpu_count
 
-ctypedef int (*get_function)() noexcept
-ctypedef void (*set_function)(int n) noexcept
+ctypedef int (*get_function)() noexcept nogil
+ctypedef void (*set_function)(int n) noexcept nogil
 
 # cpu_count() takes longer than all the rest here; a change counts after this time.
 cdef int64_t RECOUNT_NS = 500_000_000
@@ -195,6 +195,38 @@ cdef int apply() except -1:
     if not _active:
         _limited.clear()
     return 0
+
+
+# ---- OpenMP in the chunks of a map ---------------------------------------------
+
+
+cdef int find_openmp(object limits, OpenMP* openmp) except -1:
+    """Note what chunks need; after `Limits.begin`, which has found the libraries."""
+    cdef Library library
+    openmp.n_threads = (<Limits>limits).n_threads
+    openmp.n = 0
+    for library in _of_threads:
+        if library.set_fast != NULL and openmp.n < MAX_OPENMP:
+            openmp.get[openmp.n] = library.get_fast
+            openmp.set[openmp.n] = library.set_fast
+            openmp.n += 1
+    return 0
+
+
+cdef void limit_openmp(const OpenMP* openmp, int* before) noexcept nogil:
+    """Limit this thread; ``before`` gets what it had."""
+    cdef int i
+    for i in range(openmp.n):
+        before[i] = openmp.get[i]()
+        if before[i] > openmp.n_threads:
+            openmp.set[i](openmp.n_threads)
+
+
+cdef void restore_openmp(const OpenMP* openmp, const int* before) noexcept nogil:
+    cdef int i
+    for i in range(openmp.n):
+        if openmp.get[i]() != before[i]:  # the function may have set it, too
+            openmp.set[i](before[i])
 
 
 # ---- libraries -----------------------------------------------------------------

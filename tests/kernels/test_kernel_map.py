@@ -1,6 +1,8 @@
 """Kernel.map: one loop over the rows of arrays."""
 
+import ctypes
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -346,6 +348,35 @@ def test_rows_run_at_the_same_time(kernel, functions):
     n_calls, most = functions.take_counts()
     assert n_calls == 40
     assert 2 <= most <= 4
+
+
+def test_openmp_is_limited_in_each_worker_and_nowhere_else(functions, run_script):
+    try:
+        ctypes.CDLL("libgomp.so.1")
+    except OSError:
+        pytest.skip("needs OpenMP")
+    run_script(f"""
+import cypar.core.cpu as cpu
+cpu.cpu_count = lambda: 8
+import ctypes, sys
+sys.path.insert(0, {str(Path(functions.__file__).parent)!r})
+import numpy as np
+from cypar import Kernel
+gomp = ctypes.CDLL("libgomp.so.1")
+gomp.omp_set_num_threads(6)
+address = ctypes.cast(gomp.omp_get_max_threads, ctypes.c_void_p).value
+n_openmp = Kernel("kernel_functions", "call_int").map
+rows = np.full(1000, address)
+assert set(n_openmp(rows, n_jobs=2, grain=1).tolist()) == {{4}}
+assert set(n_openmp(rows, n_jobs=1).tolist()) == {{6}}
+assert gomp.omp_get_max_threads() == 6
+fail = Kernel("kernel_functions", "raise_undeclared")
+try:
+    fail.map(np.full(1000, 101.0), n_jobs=2, grain=1)
+except ValueError as exc:
+    assert str(exc) == "101.0 is too much"
+assert gomp.omp_get_max_threads() == 6
+""")
 
 
 def test_maps_from_many_threads(kernel, x):

@@ -71,6 +71,10 @@ cdef api double nothing() noexcept nogil:
     return 7.0
 
 
+cdef api int call_int(int64_t address) noexcept nogil:
+    return (<int (*)() noexcept nogil><void*>address)()
+
+
 cdef api int64_t sleep_ms(int64_t ms) noexcept nogil:
     cdef timespec t
     test_enter()
