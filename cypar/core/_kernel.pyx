@@ -5,6 +5,8 @@ Thread safety: a kernel never changes once made; any thread may call it.
 
 from operator import index
 
+from cpython.exc cimport PyErr_Occurred
+from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uintptr_t
 
 from cypar.core._kernel_map cimport map_rows
@@ -16,7 +18,6 @@ from cypar.core._native_call cimport (
 from cypar.core._packing cimport (
     FLOATING, INTEGER, POINTER, Argument, Frame, Slot, box, find_dtypes, release,
 )
-from cypar.core._port cimport port_exception_place
 from cypar.core._trampolines cimport trampoline_find
 
 from cypar.core import signatures
@@ -172,11 +173,13 @@ cdef class Kernel(NativeKernel):
         """Call the function without the GIL."""
         cdef Frame frame
         cdef Slot result
+        cdef PyObject* exception
         self.fill(args, &frame)
         try:
             with nogil:  # GIL OUT: the function is made for that, and may take long
                 self.native.call(self.native.function, frame.slots, &result)
-            if has_failed(&self.native, &result, port_exception_place()):
+            exception = PyErr_Occurred()
+            if has_failed(&self.native, &result, &exception):
                 check(self, &result, -1)
         finally:
             release(&frame)
