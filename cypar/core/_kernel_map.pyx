@@ -45,8 +45,6 @@ ctypedef int (*plain_body)(
 ) noexcept nogil
 
 cdef struct Job:
-    plain_body body         # a chunk; after a failure -1, with an exception set
-    OpenMP openmp
     Native* native
     void* kernel            # borrowed NativeKernel: the caller of `map` has it
     int n_columns
@@ -54,6 +52,9 @@ cdef struct Job:
     char* out               # NULL if there is no result to keep
     Py_ssize_t out_stride
     char out_code
+    # not for every row, so it comes after what is
+    plain_body body         # a chunk; after a failure -1, with an exception set
+    OpenMP openmp
 
 
 cdef class Views:
