@@ -49,7 +49,7 @@ cdef list _limited = []             # libraries that were set by the first of th
 
 
 cdef class Library:
-    """A library's number of threads. Its functions are called with the GIL."""
+    """A library's number of threads; `get` and `set` need the GIL."""
 
     cdef get_function get_fast      # NULL: through threadpoolctl
     cdef set_function set_fast
