@@ -3,13 +3,17 @@
 Thread safety: a kernel never changes once made; any thread may call it.
 """
 
+from operator import index
+
+from cpython.exc cimport PyErr_Occurred
+from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uintptr_t
 
 from cypar.core._kernel_map cimport map_rows
 from cypar.core._kernel_tasks cimport register
 from cypar.core._native_call cimport (
     EXCEPTION, NEGATIVE, NEVER, NativeKernel, call_loop, check, loop_function,
-    may_have_failed, trampoline,
+    has_failed, trampoline,
 )
 from cypar.core._packing cimport (
     FLOATING, INTEGER, POINTER, Argument, Frame, Slot, box, find_dtypes, release,
@@ -45,8 +49,9 @@ cdef class Kernel(NativeKernel):
         Input type of a ufunc.
     errors : {'none', 'negative', 'exception'}, default='none'
         How the function fails: never; with a negative result, which raises
-        `KernelError`; or with a Python exception set, which Cython's ``except -1`` and
-        ``except? -1`` do. Nothing in a C function says so.
+        `KernelError` (not for a ufunc); or with a Python exception set, which Cython's
+        ``except -1`` and ``except? -1`` do. Nothing in a C function says so. An
+        exception that is set is raised in any case, with a note if it was not declared.
     lengths : dict or 'auto', default='auto'
         ``{position of a pointer: position of the integer that counts its items}``, to
         refuse buffers that are too short. 'auto': if there is one integer argument, it
@@ -62,7 +67,8 @@ cdef class Kernel(NativeKernel):
     Notes
     -----
     Arguments may be numbers of any C type and pointers to numbers: up to 6 of 64 bits,
-    up to 4 with ``int`` or ``float`` among them, up to 3 with one narrower type.
+    up to 4 with ``int`` or ``float`` among them, up to 3 with one narrower type. The
+    result may be an ``int`` beside six, too: Cython's ``cdef int f(...) except -1``.
     Pointers take contiguous arrays and other buffers of the right type; what is not
     declared const must be writable.
 
@@ -89,7 +95,8 @@ cdef class Kernel(NativeKernel):
         self, source, name=None, *, signature=None, dtype=None, errors="none",
         lengths="auto",
     ):
-        if errors not in FAILURES:
+        self.n_arguments = -1
+        if not isinstance(errors, str) or errors not in FAILURES:
             raise ValueError(
                 f"errors must be 'none', 'negative' or 'exception', got {errors!r}"
             )
@@ -107,23 +114,23 @@ cdef class Kernel(NativeKernel):
         self.keep = found.keep
         for at, a_type in enumerate(types):
             set_argument(&self.arguments[at], a_type)
-        self.n_arguments = len(types)
         self.lengths = _find_lengths(types, lengths, found.loop_data is not None)
         for at, length_at in self.lengths.items():
             self.arguments[at].length_at = length_at
-        self.set_function(found)
+        self.set_function(found, len(types))
         self.set_failures(found.signature.result)
         if found.source is not None:
             options = {"signature": signature, "dtype": dtype, "errors": errors}
             self.reduced = (found.source, options | {"lengths": self.lengths})
+        self.n_arguments = len(types)  # from here on it can be called
 
-    cdef int set_function(self, found) except -1:
+    cdef int set_function(self, found, int n_arguments) except -1:
         cdef void* address = <void*><uintptr_t>found.address
         signature = found.signature
         if found.loop_data is not None:
             self.loop.function = <loop_function>address
             self.loop.data = <void*><uintptr_t>found.loop_data
-            self.loop.n_inputs = self.n_arguments
+            self.loop.n_inputs = n_arguments
             self.native.function = &self.loop
             self.native.call = call_loop
             return 0
@@ -150,6 +157,11 @@ cdef class Kernel(NativeKernel):
     cdef int set_failures(self, a_type) except -1:
         self.native.result = ord(a_type.code)
         self.native.failures = FAILURES[self.errors]
+        if self.errors == "negative" and self.loop.function != NULL:
+            raise ValueError(
+                f"errors='negative', but the loop of the ufunc {self.name!r} has no "
+                "result that could say whether it has failed"
+            )
         if self.errors == "negative" and a_type.code not in "bhiqfd":
             raise ValueError(
                 f"errors='negative', but the result of {self.describe()} is never "
@@ -161,14 +173,16 @@ cdef class Kernel(NativeKernel):
         """Call the function without the GIL."""
         cdef Frame frame
         cdef Slot result
+        cdef PyObject* exception
         self.fill(args, &frame)
         try:
             with nogil:  # GIL OUT: the function is made for that, and may take long
                 self.native.call(self.native.function, frame.slots, &result)
+            exception = PyErr_Occurred()
+            if has_failed(&self.native, &result, &exception):
+                check(self, &result, -1)
         finally:
             release(&frame)
-        if may_have_failed(&self.native, &result):
-            check(self, &result, -1)
         return box(self.native.result, &result)
 
     def map(self, *args, out=None, n_jobs=-1, grain=None):
@@ -183,7 +197,8 @@ cdef class Kernel(NativeKernel):
             contiguous. The first axis may have any stride; numbers are the same for
             every call, and so is an array that ``numpy.broadcast_to`` has repeated.
         out : array, optional
-            Where the results go: one-dimensional, of the type of the result.
+            Where the results go: one-dimensional, of the type of the result. It may
+            not overlap an input, unless its elements are exactly the same ones.
         n_jobs : int, default=-1
             Threads, the caller included; as in `Parallel`.
         grain : int, optional
@@ -248,11 +263,17 @@ def _find_lengths(types, lengths, is_loop):
     numbers = [i for i, t in enumerate(types) if not t.is_pointer]
     integers = [i for i in numbers if types[i].code not in "fd"]
     pointers = [i for i, t in enumerate(types) if t.is_pointer and t.code != "v"]
-    if lengths == "auto":
+    if isinstance(lengths, str) and lengths == "auto":
         if is_loop or len(integers) != 1:
             return {}
         return {i: integers[0] for i in pointers}
-    lengths = dict(lengths or {})
+    try:
+        lengths = {index(i): index(n) for i, n in dict(lengths or {}).items()}
+    except (TypeError, ValueError):
+        raise TypeError(
+            "lengths must be 'auto' or {position of a pointer: position of an integer"
+            f"}}, got {lengths!r}"
+        ) from None
     for pointer, integer in lengths.items():
         if pointer not in pointers or integer not in integers:
             raise ValueError(
@@ -265,7 +286,12 @@ def _find_lengths(types, lengths, is_loop):
 def _no_trampoline(kernel, texts, classes):
     """Return the message about a signature that has no trampoline."""
     narrow = [i for i, c in enumerate(classes) if c not in "wd"]
-    which = f"argument {narrow[0]} ({texts[narrow[0]]})" if narrow else "the result"
+    if not narrow:
+        which = "the result"
+    elif narrow[0] < len(texts):
+        which = f"argument {narrow[0]} ({texts[narrow[0]]})"
+    else:
+        which = "the int that Cython adds to a cpdef function (so declare it cdef)"
     return (
         f"{which} of {kernel} is of a type that cypar cannot pass here: there may be "
         "up to 6 arguments of 64-bit integers, pointers and doubles, up to 4 with int "

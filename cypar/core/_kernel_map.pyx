@@ -7,19 +7,22 @@ Python object; results are written into ``out`` as they come.
 Thread safety: the GIL is held while columns are made; then they only are read.
 """
 
-from cpython.buffer cimport (
-    Py_buffer, PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_Release, PyObject_CheckBuffer,
-    PyObject_GetBuffer,
-)
+from cpython.buffer cimport Py_buffer, PyBuffer_Release, PyObject_CheckBuffer
+from cpython.ref cimport PyObject
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uintptr_t
 
 from cypar.core._native_call cimport (
-    Loop, Native, NativeKernel, check, may_have_failed,
+    Loop, Native, NativeKernel, check, has_failed, reraise,
 )
 from cypar.core._packing cimport (
-    MAX_ARGUMENTS, POINTER, Argument, Slot, as_int64, check_format, pack_number,
+    MAX_ARGUMENTS, POINTER, Argument, Slot, as_int64, check_format, get_buffer,
+    pack_number,
 )
+from cypar.core._port cimport port_exception_place
 from cypar.core._range_engine cimport range_body, run_range
+from cypar.core._thread_limits cimport (
+    MAX_OPENMP, OpenMP, find_openmp, limit_openmp, restore_openmp,
+)
 
 from cypar.core._thread_limits import limits_for
 from cypar.core.cpu import effective_n_jobs
@@ -37,6 +40,10 @@ cdef struct Column:
     Py_ssize_t stride       # bytes from one row to the next
     Slot slot
 
+ctypedef int (*plain_body)(
+    void* context, Py_ssize_t begin, Py_ssize_t end
+) noexcept nogil
+
 cdef struct Job:
     Native* native
     void* kernel            # borrowed NativeKernel: the caller of `map` has it
@@ -45,6 +52,9 @@ cdef struct Job:
     char* out               # NULL if there is no result to keep
     Py_ssize_t out_stride
     char out_code
+    # not for every row, so it comes after what is
+    plain_body body         # a chunk; after a failure -1, with an exception set
+    OpenMP openmp
 
 
 cdef class Views:
@@ -63,11 +73,14 @@ cdef class Views:
             self.n -= 1
             PyBuffer_Release(&self.views[self.n])
 
-    cdef Py_buffer* take(self, object value, str what) except NULL:
+    cdef Py_buffer* take(self, object value, int at, object kernel) except NULL:
         """Get a buffer and check the length of its first axis."""
         cdef Py_buffer* view = &self.views[self.n]
-        PyObject_GetBuffer(value, view, PyBUF_FORMAT | PyBUF_STRIDES)
+        get_buffer(value, view, at, kernel)
         self.n += 1
+        what = kernel.describe(at)
+        if view.itemsize == 0:
+            raise ValueError(f"{what} has items of 0 bytes")
         if view.ndim == 0:
             raise ValueError(f"{what} has no axis to map over: it has no dimension")
         if view.strides[0] % view.itemsize != 0:
@@ -94,10 +107,7 @@ cdef object map_rows(
     if n_least < 0 or (grain is not None and n_least == 0):
         raise ValueError(f"grain must be a positive number or None, got {grain}")
     if len(values) != kernel.n_arguments:
-        raise TypeError(
-            f"{kernel.describe()} takes {kernel.n_arguments} arguments, {len(values)} "
-            "were given"
-        )
+        raise kernel.wrong_number(len(values))
     job.native = &kernel.native
     job.kernel = <void*>kernel
     job.n_columns = kernel.n_arguments + kernel.n_hidden
@@ -118,6 +128,11 @@ cdef object map_rows(
     if limits is not None:
         limits.begin()
     try:
+        if limits is not None:
+            find_openmp(limits, &job.openmp)
+            if job.openmp.n:
+                job.body = <plain_body>body
+                body = run_limited
         if run_range(
             body, &job, views.n_rows, n_least, workers, kernel.native.function
         ) == -1:
@@ -126,10 +141,6 @@ cdef object map_rows(
         if limits is not None:
             limits.end()
     return out
-
-
-cdef int reraise() except -1:
-    return -1  # the exception is set already
 
 
 # ---- columns -----------------------------------------------------------------------
@@ -150,7 +161,7 @@ cdef int make_column(
             f"{kernel.describe(at)} must be an array to map over, got "
             f"{type(value).__name__}"
         )
-    view = views.take(value, kernel.describe(at))
+    view = views.take(value, at, kernel)
     column.view = views.n - 1
     column.first = <char*>view.buf
     column.stride = view.strides[0]
@@ -222,6 +233,7 @@ cdef object set_out(NativeKernel kernel, Job* job, Views views, object out):
     """Find out where results go; returns the array."""
     cdef Argument result
     cdef Py_buffer* view
+    cdef int i
     job.out = NULL
     job.out_stride = 0
     job.out_code = kernel.native.result
@@ -237,13 +249,56 @@ cdef object set_out(NativeKernel kernel, Job* job, Views views, object out):
     result.code = job.out_code
     result.size = numpy_size(job.out_code)
     result.is_const = False
-    view = views.take(out, "out")
+    if not PyObject_CheckBuffer(out):
+        raise TypeError(f"out must be an array, got {type(out).__name__}")
+    view = views.take(out, -1, _out)
+    if view.readonly:
+        raise ValueError("out is read-only, but the results are written to it")
     if view.ndim != 1:
         raise ValueError(f"out must have one dimension, got {view.ndim}")
     check_format(&result, -1, view, _out)
     job.out = <char*>view.buf
     job.out_stride = view.strides[0]
+    for i in range(kernel.n_arguments):
+        if job.columns[i].source != CONSTANT:
+            if mixes_rows(&views.views[job.columns[i].view], view):
+                raise ValueError(
+                    f"out overlaps {kernel.describe(i)}, so rows would be read after "
+                    "others have been written: pass an array of its own, or one with "
+                    "exactly the same elements"
+                )
     return out
+
+
+cdef bint mixes_rows(const Py_buffer* rows, const Py_buffer* out) noexcept:
+    """Whether results may be written where other rows are read.
+
+    Exactly the same elements are fine, and so are two columns of one array.
+    """
+    cdef Py_ssize_t stride = rows.strides[0], last = rows.shape[0] - 1
+    cdef Py_ssize_t width = rows.itemsize, gap
+    cdef int axis
+    for axis in range(1, rows.ndim):
+        width *= rows.shape[axis]  # rows are contiguous
+    if last < 0 or width == 0:
+        return False
+    cdef char* begin = <char*>rows.buf + min(stride * last, 0)
+    cdef char* end = <char*>rows.buf + max(stride * last, 0) + width
+    cdef char* out_begin = <char*>out.buf + min(out.strides[0] * last, 0)
+    cdef char* out_end = <char*>out.buf + max(out.strides[0] * last, 0) + out.itemsize
+    if end <= out_begin or out_end <= begin:
+        return False
+    if last > 0 and stride != out.strides[0]:
+        return True
+    if rows.buf == out.buf and width == out.itemsize:
+        return False
+    stride = abs(stride)
+    if stride < width:  # such as one row that is repeated
+        return True
+    gap = (out_begin - begin) % stride
+    if gap < 0:  # as in C
+        gap += stride
+    return gap < width or gap + out.itemsize > stride
 
 
 class _Out:
@@ -276,6 +331,7 @@ cdef int run_calls(
 ) except -1 nogil:
     """Rows begin..end of a function that is called for each."""
     cdef Job* job = <Job*>context
+    cdef PyObject* const* exception = port_exception_place()
     cdef Slot[MAX_ARGUMENTS] slots
     cdef Slot result
     cdef Py_ssize_t row
@@ -291,7 +347,7 @@ cdef int run_calls(
             elif job.columns[i].source == NUMBERS:
                 load(&job.columns[i], row, &slots[i])
         job.native.call(job.native.function, slots, &result)
-        if may_have_failed(job.native, &result):
+        if has_failed(job.native, &result, exception):
             with gil:
                 check(<NativeKernel>job.kernel, &result, row)
         if job.out != NULL:
@@ -321,7 +377,22 @@ cdef int run_loop(
     pointers[job.n_columns] = job.out + begin * job.out_stride
     steps[job.n_columns] = job.out_stride
     loop.function(pointers, &n, steps, loop.data)
+    if port_exception_place()[0] != NULL:
+        with gil:
+            check(<NativeKernel>job.kernel, NULL, begin)
     return 0
+
+
+cdef int run_limited(
+    void* context, Py_ssize_t begin, Py_ssize_t end
+) except -1 nogil:
+    """Rows begin..end with this worker's share of OpenMP's threads."""
+    cdef Job* job = <Job*>context
+    cdef int[MAX_OPENMP] before
+    limit_openmp(&job.openmp, before)
+    cdef int status = job.body(context, begin, end)
+    restore_openmp(&job.openmp, before)
+    return status
 
 
 cdef void load(

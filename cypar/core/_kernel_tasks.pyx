@@ -15,9 +15,11 @@ from cpython.ref cimport Py_DECREF, PyObject
 from libc.stdint cimport int64_t, uint32_t
 
 from cypar.core._helper_threads cimport Parker
-from cypar.core._native_call cimport Native, NativeKernel, check, may_have_failed
+from cypar.core._native_call cimport Native, NativeKernel, check, has_failed
 from cypar.core._packing cimport Frame, Slot, box, release
-from cypar.core._port cimport port_load32, port_monotonic_ns
+from cypar.core._port cimport (
+    port_exception_place, port_load32, port_monotonic_ns,
+)
 from cypar.core._task_queue cimport Call, Outcomes, TaskSource, kernel_hooks
 
 cdef enum:
@@ -138,7 +140,7 @@ cdef int64_t run_chunk(Call call, Parker me, Chunk* chunk) except -1:
         last = &chunk.items[end - 1]
         exc = None
         # an exception that is set must be taken before any other Python code runs
-        if may_have_failed(last.native, &last.result):
+        if has_failed(last.native, &last.result, port_exception_place()):
             exc = failure(call, <PackedCall>last.task, last)
         put_results(call.outcomes, chunk, begin, end if exc is None else end - 1)
         if exc is not None:
@@ -152,17 +154,18 @@ cdef int64_t run_chunk(Call call, Parker me, Chunk* chunk) except -1:
 
 
 cdef int run_calls(Chunk* chunk, int begin, const uint32_t* stop) noexcept nogil:
-    """Call from position ``begin`` on until one may have failed; returns the end.
+    """Call from position ``begin`` on until one has failed; returns the end.
 
     It also returns when the calls have become so long that others should know.
     """
     cdef int64_t late = port_monotonic_ns() + SLOW_NS
+    cdef PyObject* const* exception = port_exception_place()
     cdef Item* item
     cdef int i, look_at = begin
     for i in range(begin, chunk.n):
         item = &chunk.items[i]
         item.native.call(item.native.function, item.slots, &item.result)
-        if may_have_failed(item.native, &item.result) or port_load32(stop):
+        if has_failed(item.native, &item.result, exception) or port_load32(stop):
             return i + 1
         if i == look_at:  # the 1st, 2nd, 4th, 8th ...: a clock costs as much as a call
             look_at = begin + 2 * (i - begin) + 1
@@ -172,7 +175,7 @@ cdef int run_calls(Chunk* chunk, int begin, const uint32_t* stop) noexcept nogil
 
 
 cdef object failure(Call call, PackedCall packed, Item* item):
-    """The exception of a call that may have failed, or None if it has not."""
+    """The exception of a call that has failed."""
     try:
         check(packed.kernel, &item.result, -1)
     except BaseException as exc:

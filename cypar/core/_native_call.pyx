@@ -13,6 +13,9 @@ from cypar.core.errors import KernelError
 cdef class NativeKernel:
     """What calls need to know of a C function; `Kernel` adds how it is made."""
 
+    def __cinit__(self):
+        self.n_arguments = -1  # nothing can be called before there is a function
+
     cdef int fill(self, tuple values, Frame* frame) except -1:
         """Pack the arguments of one call."""
         frame.n_views = 0
@@ -28,6 +31,18 @@ cdef class NativeKernel:
     @property
     def __qualname__(self):
         return self.name
+
+    def wrong_number(self, n_given):
+        """Return the error about a number of arguments that does not fit."""
+        if self.n_arguments < 0:
+            return TypeError(
+                f"this {type(self).__name__} has no function: Kernel.__init__ has not "
+                "been called, or has failed; a subclass must call super().__init__()"
+            )
+        return TypeError(
+            f"{self.describe()} takes {self.n_arguments} arguments, {n_given} were "
+            "given"
+        )
 
     def describe(self, at=None):
         """Name the kernel, or one of its arguments, for messages."""
@@ -53,28 +68,17 @@ cdef void call_loop(
     loop.function(pointers, &once, steps, loop.data)
 
 
-cdef bint may_have_failed(
-    const Native* native, const Slot* result
-) noexcept nogil:
-    """Whether `check` has to be asked."""
-    if native.failures == NEVER:
-        return False
-    if native.failures == NEGATIVE:
-        return number(native.result, result) < 0
-    return native.result == c"v" or number(native.result, result) == -1
-
-
 cdef double number(char code, const Slot* result) noexcept nogil:
-    """A signed result; of unsigned ones, -1 for the value that stands for it."""
+    """A signed result."""
     if code == c"d":
         return result.d
     if code == c"f":
         return result.f
-    if code == c"q" or code == c"Q":
+    if code == c"q":
         return <double>result.w
-    if code == c"i" or code == c"I":
+    if code == c"i":
         return result.i
-    if code == c"h" or code == c"H":
+    if code == c"h":
         return result.h
     return result.b
 
@@ -82,19 +86,36 @@ cdef double number(char code, const Slot* result) noexcept nogil:
 cdef int check(
     NativeKernel kernel, const Slot* result, Py_ssize_t row
 ) except -1:
-    """Raise if the call has failed. On the thread that made it.
+    """Raise what `has_failed` has seen, before any other Python code runs.
 
-    ``row`` is its position in a map, or -1.
+    On the thread that made the call. ``row`` is its position in a map, or -1.
     """
-    if kernel.native.failures == NEGATIVE:
-        value = box(kernel.native.result, result)
-        where = "" if row < 0 else f" for row {row}"
-        raise KernelError(
-            f"the kernel {kernel.name!r} returned {value}{where}, which stands for a "
-            "failure",
-            value,
-            row if row >= 0 else None,
-        )
     if PyErr_Occurred() != NULL:
-        return -1
-    return 0  # -1 is a result like any other
+        if kernel.native.failures == EXCEPTION:
+            return -1
+        raise_undeclared(kernel)
+    value = box(kernel.native.result, result)
+    where = "" if row < 0 else f" for row {row}"
+    raise KernelError(
+        f"the kernel {kernel.name!r} returned {value}{where}, which stands for a "
+        "failure",
+        value,
+        row if row >= 0 else None,
+    )
+
+
+cdef int raise_undeclared(NativeKernel kernel) except -1:
+    """Raise the exception that is set, and say that it was not expected."""
+    try:
+        reraise()
+    except BaseException as exc:
+        if hasattr(exc, "add_note"):  # Python 3.11
+            exc.add_note(
+                f"The kernel {kernel.name!r} set this exception. If it may, say so: "
+                "Kernel(..., errors='exception')"
+            )
+        raise
+
+
+cdef int reraise() except -1:
+    return -1  # the exception is set already

@@ -55,6 +55,7 @@ cdef void release(Frame* frame) noexcept
 cdef int64_t as_int64(char code, const Slot* slot) noexcept
 cdef object box(char code, const Slot* slot)
 
+cdef int get_buffer(object value, Py_buffer* view, int at, object kernel) except -1
 cdef int check_format(
     Argument* argument, int at, Py_buffer* view, object kernel
 ) except -1

@@ -46,6 +46,12 @@ cdef dict _dtypes = {}              # code -> tuple of dtypes; keeps them alive
 
 # Letters of buffer formats by the kind of number.
 cdef str SIGNED = "bhilqn", UNSIGNED = "BHILQN"
+cdef str NATIVE_ORDER = "<" if sys.byteorder == "little" else ">"
+cdef dict TYPE_NAMES = {
+    "e": "float16", "f": "float32", "d": "float64", "g": "longdouble", "?": "bool",
+    "F": "complex64", "Zf": "complex64", "D": "complex128", "Zd": "complex128",
+    "c": "int8", "O": "object",
+}
 
 
 # ---- one call ---------------------------------------------------------------------
@@ -57,9 +63,7 @@ cdef int pack(
     """Fill a frame. After a failure nothing is held."""
     cdef int i
     if len(values) != n:
-        raise TypeError(
-            f"{kernel.describe()} takes {n} arguments, {len(values)} were given"
-        )
+        raise kernel.wrong_number(len(values))
     try:
         for i in range(n):
             if arguments[i].kind == POINTER:
@@ -150,8 +154,11 @@ cdef int pack_number(
             f"{kernel.describe(at)} must be {wanted}, got {type(value).__name__}"
         ) from None
     except OverflowError:
+        shown = f"an integer of {value.bit_length()} bits"
+        if value.bit_length() <= 128:
+            shown = str(value)
         raise OverflowError(
-            f"{kernel.describe(at)} cannot be {value}: out of range"
+            f"{kernel.describe(at)} cannot be {shown}: out of range"
         ) from None
     if argument.size < 8 and not argument.lowest <= integer <= argument.highest:
         raise OverflowError(
@@ -234,7 +241,7 @@ cdef int pack_buffer(
             raise MemoryError()
     view = &frame.views[frame.n_views]
     try:
-        PyObject_GetBuffer(value, view, PyBUF_FORMAT | PyBUF_STRIDES)
+        get_buffer(value, view, at, kernel)
     except BaseException:
         if frame.n_views == 0:
             PyMem_Free(frame.views)
@@ -251,6 +258,17 @@ cdef int pack_buffer(
     return 0
 
 
+cdef int get_buffer(object value, Py_buffer* view, int at, object kernel) except -1:
+    """Get a buffer with its format; NumPy has none for dates, for instance."""
+    try:
+        PyObject_GetBuffer(value, view, PyBUF_FORMAT | PyBUF_STRIDES)
+    except (ValueError, BufferError) as exc:
+        raise TypeError(
+            f"{kernel.describe(at)} does not offer its memory as numbers: {exc}"
+        ) from exc
+    return 0
+
+
 cdef int check_format(
     Argument* argument, int at, Py_buffer* view, object kernel
 ) except -1:
@@ -264,19 +282,33 @@ cdef int check_format(
         return 0
     text = (<bytes>view.format).decode() if view.format != NULL else "B"
     if not fits(chr(argument.code), argument.size, text, view.itemsize):
+        wanted = type_name(chr(argument.code), argument.size)
+        # what is written to a copy would be lost
+        cure = f": pass x.astype({wanted!r})" if argument.is_const else ""
         raise TypeError(
-            f"{kernel.describe(at)} has items of the format {text!r} and "
-            f"{view.itemsize} bytes, expected {chr(argument.code)!r} and "
-            f"{argument.size} bytes (as in the struct module)"
+            f"{kernel.describe(at)} has items of type "
+            f"{type_name(text, view.itemsize)}, expected {wanted}{cure}"
         )
     if <uintptr_t>view.buf % <uintptr_t>min(argument.size, 8) != 0:
         raise ValueError(f"{kernel.describe(at)} is not aligned: pass a copy")
     return 0
 
 
+cdef str type_name(str text, Py_ssize_t item_size):
+    """NumPy's name for a buffer's format; what has none is shown as it is."""
+    letter = text.lstrip("@=^" + NATIVE_ORDER)
+    if letter in TYPE_NAMES:
+        return TYPE_NAMES[letter]
+    if len(letter) == 1 and letter in SIGNED + UNSIGNED:
+        return f"{'u' if letter in UNSIGNED else ''}int{8 * item_size}"
+    if letter[:1] in ("<", ">", "!") and letter[1:] in "fdbhilqBHILQ":
+        return f"{type_name(letter[1:], item_size)} in the other byte order"
+    return f"{text!r} (of the struct module) with {item_size} bytes"
+
+
 cdef bint fits(str code, Py_ssize_t size, str text, Py_ssize_t item_size):
     """Whether items of a buffer's format are the numbers that ``code`` stands for."""
-    text = text.lstrip("@=^" + ("<" if sys.byteorder == "little" else ">"))
+    text = text.lstrip("@=^" + NATIVE_ORDER)
     if item_size != size:
         return False
     if code in "FD":

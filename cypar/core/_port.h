@@ -121,6 +121,19 @@ static inline void port_attach(void *state) {
     if (state != NULL)
         PyEval_RestoreThread((PyThreadState *)state);
 }
+/* Where this thread keeps the Python exception that is set, NULL if there is none. Only
+ * the thread itself writes there, so it may look without the GIL. */
+static inline PyObject *const *port_exception_place(void) {
+    static PyObject *const nothing = NULL;
+    PyThreadState *state = PyGILState_GetThisThreadState();
+    if (state == NULL)
+        return &nothing;
+#if PY_VERSION_HEX >= 0x030C0000
+    return &state->current_exception;
+#else
+    return &state->curexc_type;
+#endif
+}
 
 /* ---- park and unpark -------------------------------------------------------- */
 

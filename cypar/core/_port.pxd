@@ -1,5 +1,6 @@
 """The only `cdef extern` of the project: what _port.h offers."""
 
+from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 
@@ -29,6 +30,8 @@ cdef extern from "_port.h" nogil:
     # NULL if the caller did not hold the GIL; attach gives back what detach took
     void* port_detach() noexcept
     void port_attach(void* state) noexcept
+    # of this thread; also without the GIL
+    PyObject* const* port_exception_place() noexcept
 
     # 0 woken or the word differs, 1 timeout, 2 signal; timeout_ns < 0: none
     int port_park(uint32_t* word, uint32_t expected, int64_t timeout_ns) noexcept

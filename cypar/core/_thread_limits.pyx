@@ -21,14 +21,15 @@ import sys
 import threading
 from itertools import product
 
+from cpython.exc cimport PyErr_Occurred
 from libc.stdint cimport int64_t, uintptr_t
 
 from cypar.core._port cimport port_monotonic_ns
 
 from cypar.core.cpu import cpu_count
 
-ctypedef int (*get_function)() noexcept
-ctypedef void (*set_function)(int n) noexcept
+ctypedef int (*get_function)() noexcept nogil
+ctypedef void (*set_function)(int n) noexcept nogil
 
 # cpu_count() takes longer than all the rest here; a change counts after this time.
 cdef int64_t RECOUNT_NS = 500_000_000
@@ -48,7 +49,7 @@ cdef list _limited = []             # libraries that were set by the first of th
 
 
 cdef class Library:
-    """A library's number of threads. Its functions are called with the GIL."""
+    """A library's number of threads; `get` and `set` need the GIL."""
 
     cdef get_function get_fast      # NULL: through threadpoolctl
     cdef set_function set_fast
@@ -94,6 +95,7 @@ cdef class Limits:
     def begin(self):
         """Limit the libraries that have one number for the process."""
         cdef Library library
+        raise_pending()
         with _lock:
             look_for_libraries()
             if not _active:
@@ -105,10 +107,13 @@ cdef class Limits:
 
     def end(self):
         """Give the libraries back what they had, or what other calls want."""
-        with _lock:
-            if self in _active:  # else this is a forked child
-                _active.remove(self)
-                apply()
+        try:
+            raise_pending()
+        finally:
+            with _lock:
+                if self in _active:  # else this is a forked child
+                    _active.remove(self)
+                    apply()
 
     def run(self, work, call, parker):
         """Run ``work(call, parker)``, a worker's loop, as one of these workers."""
@@ -166,6 +171,14 @@ def share_of_each(int n_workers):
     return max(<int>share // n_workers, 1)
 
 
+cdef int raise_pending() except -1:
+    """Raise an exception that C code has left set.
+
+    With one set, taking the lock would end in a SystemError, with the lock taken.
+    """
+    return 0 if PyErr_Occurred() == NULL else -1
+
+
 cdef int apply() except -1:
     """Set each library to the least that a running call wants."""
     cdef Library library
@@ -182,6 +195,38 @@ cdef int apply() except -1:
     if not _active:
         _limited.clear()
     return 0
+
+
+# ---- OpenMP in the chunks of a map ---------------------------------------------
+
+
+cdef int find_openmp(object limits, OpenMP* openmp) except -1:
+    """Note what chunks need; after `Limits.begin`, which has found the libraries."""
+    cdef Library library
+    openmp.n_threads = (<Limits>limits).n_threads
+    openmp.n = 0
+    for library in _of_threads:
+        if library.set_fast != NULL and openmp.n < MAX_OPENMP:
+            openmp.get[openmp.n] = library.get_fast
+            openmp.set[openmp.n] = library.set_fast
+            openmp.n += 1
+    return 0
+
+
+cdef void limit_openmp(const OpenMP* openmp, int* before) noexcept nogil:
+    """Limit this thread; ``before`` gets what it had."""
+    cdef int i
+    for i in range(openmp.n):
+        before[i] = openmp.get[i]()
+        if before[i] > openmp.n_threads:
+            openmp.set[i](openmp.n_threads)
+
+
+cdef void restore_openmp(const OpenMP* openmp, const int* before) noexcept nogil:
+    cdef int i
+    for i in range(openmp.n):
+        if openmp.get[i]() != before[i]:  # the function may have set it, too
+            openmp.set[i](before[i])
 
 
 # ---- libraries -----------------------------------------------------------------

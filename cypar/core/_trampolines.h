@@ -6,7 +6,7 @@
  * integers share one class; they are passed alike on every 64-bit platform.)
  *
  * The functions and the tables of them are made by the macros below:
- *   wide    0..6 arguments of {w, d},        results {v, w, d}
+ *   wide    0..6 arguments of {w, d},        results {v, w, d, i}
  *   mixed   0..4 arguments of {w, d, i, f},  results {v, w, d, i, f}
  *   narrow  0..3 arguments of {w, d, X},     results {v, w, d, X}, for X in u h H b B
  * Declared for Cython in _trampolines.pxd.
@@ -143,7 +143,7 @@ typedef uint8_t type_B;
 #define NARROW(K, R, X)                                                                \
     K##0(X, R, ) N1(K##1, X, R, X) N2(K##2, X, R, X) N3(K##3, X, R, X)
 
-#define WIDE_SET(K) WIDE(K, v) WIDE(K, w) WIDE(K, d)
+#define WIDE_SET(K) WIDE(K, v) WIDE(K, w) WIDE(K, d) WIDE(K, i)
 #define MIXED_SET(K) MIXED(K, v) MIXED(K, w) MIXED(K, d) MIXED(K, i) MIXED(K, f)
 #define NARROW_SET(K, X)                                                               \
     NARROW(K, v, X) NARROW(K, w, X) NARROW(K, d, X) NARROW(K, X, X)
@@ -195,7 +195,7 @@ static void *trampoline_find(char result, const char *args, int n_args) {
         int most;
         const trampoline *table;
     } sets[] = {
-        {"vwd", "wd", 6, trampolines_wide},   {"vwdif", "wdif", 4, trampolines_mixed},
+        {"vwdi", "wd", 6, trampolines_wide},  {"vwdif", "wdif", 4, trampolines_mixed},
         {"vwdu", "wdu", 3, trampolines_u},    {"vwdh", "wdh", 3, trampolines_h},
         {"vwdH", "wdH", 3, trampolines_H},    {"vwdb", "wdb", 3, trampolines_b},
         {"vwdB", "wdB", 3, trampolines_B},

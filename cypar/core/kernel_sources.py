@@ -7,7 +7,8 @@ PyCapsule                 its name is the signature
 scipy.LowLevelCallable    with its user data, if it has any
 numba.cfunc               through its ctypes function
 ctypes function           with ``argtypes`` and ``restype``, or a signature
-NumPy ufunc               one of its inner loops, chosen by dtype
+NumPy ufunc               one of its inner loops, chosen by dtype; also of
+                          numba.vectorize
 ========================  ==================================================
 """
 
@@ -72,20 +73,25 @@ def find(source, name=None, signature=None, dtype=None):
     ValueError
         If the function cannot be found, or arguments contradict each other.
     """
+    ufunc = _ufunc_of(source)
+    if dtype is not None and ufunc is None:
+        raise TypeError(
+            f"dtype={dtype!r} is only for a ufunc, and {source!r:.80} is none"
+        )
     if isinstance(source, str | ModuleType):
         return _from_module(source, name, signature)
     if name is not None:
         raise ValueError(
             f"name={name!r} is only for a module, and {source!r:.80} is none"
         )
+    if ufunc is not None:
+        return _from_ufunc(source, ufunc, signature, dtype)
     if type(source).__name__ == "PyCapsule":
         return _from_capsule(source, signature)
     if isinstance(source, ctypes._CFuncPtr):
         return _from_ctypes(source, signature, source)
     if _is_a(source, "scipy", "LowLevelCallable"):
         return _from_low_level_callable(source, signature)
-    if _is_a(source, "numpy", "ufunc"):
-        return _from_ufunc(source, dtype)
     if hasattr(source, "address") and hasattr(source, "ctypes"):  # numba.cfunc
         found = _from_ctypes(source.ctypes, signature, source)
         found.name = getattr(source, "__name__", found.name)
@@ -95,6 +101,16 @@ def find(source, name=None, signature=None, dtype=None):
         "give a module and the name of a Cython function, a PyCapsule, a "
         "scipy.LowLevelCallable, a numba.cfunc, a ctypes function or a NumPy ufunc"
     )
+
+
+def _ufunc_of(source):
+    """Return a source's ufunc: itself, or that of a `numba.vectorize`; else None."""
+    if isinstance(source, str | ModuleType):
+        return None
+    for ufunc in (source, getattr(source, "ufunc", None)):
+        if _is_a(ufunc, "numpy", "ufunc"):
+            return ufunc
+    return None
 
 
 def _is_a(source, package, name):
@@ -245,7 +261,12 @@ class _UFunc(ctypes.Structure):
     ]
 
 
-def _from_ufunc(ufunc, dtype):
+def _from_ufunc(source, ufunc, signature, dtype):
+    if signature is not None:
+        raise TypeError(
+            f"signature={signature!r} is not for a ufunc: its loop, which dtype= "
+            "chooses, has one"
+        )
     if dtype is None:
         raise TypeError(
             f"which of the {ufunc.ntypes} loops of {ufunc.__name__}? Give the type of "
@@ -256,13 +277,14 @@ def _from_ufunc(ufunc, dtype):
     at = next(
         (i for i, (inputs, _) in enumerate(loops) if set(inputs) == {wanted.char}),
         next(
-            (i for i, (inputs, _) in enumerate(loops) if inputs[0] == wanted.char), -1
+            (i for i, (inputs, _) in enumerate(loops) if inputs[:1] == wanted.char),
+            -1,
         ),
     )
     if at < 0:
         raise TypeError(
             f"the ufunc {ufunc.__name__} has no loop for {wanted}; it has "
-            f"{', '.join(ufunc.types)}"
+            f"{', '.join(ufunc.types) or 'none at all'}"
         )
     struct = _UFunc.from_address(id(ufunc))
     if (struct.nin, struct.nout, struct.ntypes) != (
@@ -279,12 +301,18 @@ def _from_ufunc(ufunc, dtype):
         )
     inputs, outputs = loops[at]
     text = f"{ufunc.__name__} {inputs}->{outputs}"
+    if len(inputs) > signatures.MAX_ARGUMENTS:
+        raise TypeError(
+            f"the ufunc {text} has {len(inputs)} inputs, at most "
+            f"{signatures.MAX_ARGUMENTS} are supported: make a C function of it that "
+            "gets pointers to rows of numbers"
+        )
     parsed = Signature(
         text,
         _loop_type(outputs, text, "the result"),
         [_loop_type(c, text, f"argument {i}") for i, c in enumerate(inputs)],
     )
-    found = Found(address, parsed, ufunc, ufunc.__name__, (ufunc,))
+    found = Found(address, parsed, source, ufunc.__name__, (source,))
     found.loop_data = struct.data[at] or 0 if struct.data else 0
     return found
 

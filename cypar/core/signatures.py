@@ -109,6 +109,9 @@ def _names():
 
 
 NAMES = _names()
+# The words that C's own types consist of, in any order; as NAMES orders them.
+SPECIFIERS = ["signed", "unsigned", "short", "long", "int", "char", "float", "double"]
+SPECIFIERS += ["complex"]
 QUALIFIERS = {"const", "volatile", "restrict", "__restrict", "__restrict__"}
 WORDS = re.compile(r"\w+|\*|\S")
 MANGLED = "__pyx_t_"
@@ -172,19 +175,32 @@ def _parse_type(text, signature, kernel, where):
     plain = [_unmangle(word) for word in before if word not in QUALIFIERS]
     code, name = _code_of(plain)
     rest = [word for word in after if word != "*" and word not in QUALIFIERS]
-    if rest:
+    if rest and not name:
         name = rest.pop(0)
-    if code is None or rest or stars > 1:
+    if code is None or rest or stars > 1 or not _is_name(name):
         raise TypeError(unsupported(kernel, where, text, signature))
     return Type(code, stars == 1, "const" in before, text, name)
 
 
 def _code_of(words):
     """Return (code, name) of a type without its stars; a name may follow."""
-    code = NAMES.get(" ".join(words))
-    if code is None and len(words) > 1:
-        return NAMES.get(" ".join(words[:-1])), words[-1]
-    return code, ""
+    words = ["complex" if word == "_Complex" else word for word in words]
+    n = next((i for i, word in enumerate(words) if word not in SPECIFIERS), len(words))
+    n = max(n, 1)  # else a typedef
+    code = NAMES.get(" ".join(sorted(words[:n], key=_rank)))
+    if len(words) > n + 1:
+        return None, ""
+    return code, words[n] if len(words) > n else ""
+
+
+def _rank(word):
+    return SPECIFIERS.index(word) if word in SPECIFIERS else 0
+
+
+def _is_name(word):
+    """Whether an argument may be called so; it may also have no name."""
+    is_type = word in NAMES or word in SPECIFIERS or word == "_Complex"
+    return word == "" or (word.isidentifier() and not is_type)
 
 
 def _unmangle(word):

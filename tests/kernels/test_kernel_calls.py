@@ -3,6 +3,7 @@
 import array
 import ctypes
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -61,6 +62,15 @@ def test_six_arguments_of_two_kinds(kernel):
     assert kernel("mix6")(1, 2.0, 3, 4.0, 5.0, 6) == 654321
 
 
+def test_an_int_that_only_says_whether_it_failed(kernel):
+    x, out = np.arange(3.0), np.zeros(3)
+    sums = kernel("sums_of_rows", errors="exception")
+    assert sums(x, x, out, 3, 2.0) == 7
+    assert out.tolist() == [0.0, 3.0, 6.0]
+    with pytest.raises(ValueError, match="factor"):
+        sums(x, x, out, 3, -1.0)
+
+
 def test_four_arguments_of_four_kinds(kernel):
     assert kernel("mix4")(1, 2.0, 3.0, 4) == 4321
 
@@ -85,6 +95,12 @@ def test_no_argument(kernel):
 def test_integers_out_of_range_are_refused(kernel, name, value):
     with pytest.raises(OverflowError, match=rf"argument 0 .*{name}"):
         kernel(name)(value)
+
+
+@pytest.mark.parametrize("name", ["inc_q", "half"])
+def test_a_huge_integer_is_not_printed(kernel, name):
+    with pytest.raises(OverflowError, match="an integer of 33220 bits"):
+        kernel(name)(10**10_000)
 
 
 @pytest.mark.parametrize(
@@ -138,10 +154,13 @@ def test_complex_and_void_pointers(kernel):
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
-        (np.ones(3, "f4"), TypeError, "argument 0 .*format 'f' and 4 bytes"),
-        (np.ones(3, "i8"), TypeError, "argument 0 .*format 'l'"),
-        (np.ones(3, ">f8"), TypeError, "argument 0 .*'>d'"),
-        (np.ones(3, "O"), TypeError, "argument 0 .*'O'"),
+        (np.ones(3, "f4"), TypeError, r"argument 0 .* float32.*astype\('float64'\)"),
+        (np.ones(3, "i8"), TypeError, "argument 0 .* int64, expected float64"),
+        (np.ones(3, "u2"), TypeError, "argument 0 .* uint16, expected float64"),
+        (np.ones(3, ">f8"), TypeError, "argument 0 .* float64 in the other byte order"),
+        (np.ones(3, "O"), TypeError, "argument 0 .* object, expected float64"),
+        (np.ones(3, "M8[s]"), TypeError, "argument 0 .*'M'"),
+        (np.ones(3, [("a", "f8")]), TypeError, "argument 0 .*'T{d:a:}'"),
         (np.ones(6)[::2], ValueError, "argument 0 .*contiguous"),
         (np.ones((3, 3)).T, ValueError, "argument 0 .*contiguous"),
         ([1.0, 2.0, 3.0], TypeError, "argument 0 .*buffer, got list"),
@@ -167,6 +186,11 @@ def test_a_read_only_buffer_is_refused_where_it_may_be_written(kernel):
     with pytest.raises(ValueError, match=r"argument 0 .*read-only.*const"):
         kernel("scale")(x, 3, 2.0)
     assert x.tolist() == [1, 1, 1]
+
+
+def test_no_copy_is_advised_where_it_would_be_written(kernel):
+    with pytest.raises(TypeError, match=r"float32, expected float64$"):
+        kernel("scale")(np.ones(3, "f4"), 3, 2.0)
 
 
 def test_float32_arrays_for_float_pointers(kernel):
@@ -199,6 +223,12 @@ def test_lengths_can_be_named_or_turned_off(kernel):
         checked(x, 5, 1)
     with pytest.raises(ValueError, match="positions"):
         kernel("poly", lengths={0: 0})
+
+
+@pytest.mark.parametrize("lengths", ["foo", [0], {0: 1.0}, {"x": 1}, 5])
+def test_lengths_that_are_no_positions(kernel, lengths):
+    with pytest.raises(TypeError, match="lengths must be 'auto' or"):
+        kernel("poly", lengths=lengths)
 
 
 # ---- failures ------------------------------------------------------------------
@@ -238,8 +268,46 @@ def test_an_exception_without_a_result(kernel):
         fail(13)
 
 
+@pytest.mark.parametrize("errors", ["none", "exception"])
+def test_an_exception_counts_whether_declared_or_not(kernel, errors):
+    fail = kernel("raise_undeclared", errors=errors)
+    assert fail(1.0) == 2.0
+    for _ in range(3):
+        with pytest.raises(ValueError, match=r"101\.0 is too much") as info:
+            fail(101.0)
+        notes = getattr(info.value, "__notes__", [])
+        undeclared = errors == "none" and sys.version_info >= (3, 11)
+        assert ("errors='exception'" in "".join(notes)) == undeclared
+    assert fail(1.0) == 2.0
+
+
+def test_an_exception_goes_before_a_negative_result(kernel):
+    fail = kernel("fail_raise", errors="negative")
+    with pytest.raises(ValueError, match="item 13"):
+        fail(13)
+
+
+def test_a_buffer_is_let_go_after_an_exception(kernel):
+    x, y, out = (array.array("d", [1.0] * 3) for _ in range(3))
+    with pytest.raises(ValueError, match="factor"):
+        kernel("sums_of_rows")(x, y, out, 3, -1.0)
+    out.append(1.0)  # raises BufferError while the buffer is held
+
+
+@pytest.mark.parametrize("errors", ["none", "exception"])
+def test_an_exception_of_a_ufunc(errors):
+    power = Kernel(np.power, dtype="i8", errors=errors)
+    assert power(2, 3) == 8
+    with pytest.raises(ValueError, match="negative integer powers"):
+        power(2, -1)
+
+
 def test_errors_must_make_sense(kernel):
     with pytest.raises(ValueError, match="errors must be"):
         kernel("fail_raise", errors="maybe")
     with pytest.raises(ValueError, match="never negative"):
         kernel("inc_Q", errors="negative")
+    with pytest.raises(ValueError, match="errors must be"):
+        kernel("fail_raise", errors=["none"])
+    with pytest.raises(ValueError, match=r"ufunc 'negative' has no result"):
+        Kernel(np.negative, dtype="f8", errors="negative")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cypar import Kernel
+from cypar import Kernel, Parallel, delayed
 
 
 def test_by_module_name(functions):
@@ -34,6 +34,7 @@ def test_a_function_that_is_not_exported(functions, name):
         ("seven", "7 arguments"),
         ("pointers", "argument 0 "),
         ("five_mixed", r"argument 1 \(int\)"),
+        ("hidden_fifth", "the int that Cython adds .*cpdef"),
     ],
 )
 def test_signatures_that_are_not_supported(kernel, name, match):
@@ -129,6 +130,57 @@ def test_a_ufunc():
 def test_ufuncs_that_are_not_supported(ufunc, dtype, match):
     with pytest.raises(TypeError, match=match):
         Kernel(ufunc, dtype=dtype)
+
+
+def test_a_ufunc_with_more_inputs_than_can_be_passed():
+    numba = pytest.importorskip("numba")
+    names = [f"a{i}" for i in range(7)]
+    add = eval(f"lambda {', '.join(names)}: {' + '.join(names)}")
+    vectorized = numba.vectorize([f"f8({', '.join(['f8'] * 7)})"])(add)
+    with pytest.raises(TypeError, match="7 inputs, at most 6"):
+        Kernel(vectorized, dtype="f8")
+
+
+def test_a_function_of_numba_vectorize():
+    numba = pytest.importorskip("numba")
+    add = Kernel(numba.vectorize(["f8(f8, f8)"])(lambda a, b: a + b), dtype="f8")
+    assert add(1.0, 2.0) == 3.0
+    assert add.map(np.arange(3.0), 1.0).tolist() == [1.0, 2.0, 3.0]
+    with pytest.raises(TypeError, match="no loop for float32"):
+        Kernel(numba.vectorize(["f8(f8)"])(lambda a: a), dtype="f4")
+
+
+def test_options_of_other_sources_are_refused(functions):
+    with pytest.raises(TypeError, match="dtype='f8' is only for a ufunc"):
+        Kernel(functions, "half", dtype="f8")
+    with pytest.raises(TypeError, match=r"signature=.* is not for a ufunc"):
+        Kernel(np.sqrt, dtype="f8", signature="double (double)")
+
+
+class Forgetful(Kernel):
+    def __init__(self):
+        pass
+
+
+class Failing(Kernel):
+    def __init__(self):
+        with pytest.raises(TypeError, match="type 'D'"):
+            super().__init__(np.sqrt, dtype="c16")
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Kernel.__new__(Kernel), Forgetful, Failing], ids=str
+)
+def test_a_kernel_without_a_function_is_refused(make):
+    kernel = make()
+    for call in (
+        kernel,
+        kernel.map,
+        lambda: Parallel(2, prefer="threads")([delayed(kernel)()] * 3),
+    ):
+        with pytest.raises(TypeError, match="has no function"):
+            call()
+    repr(kernel)
 
 
 @pytest.mark.parametrize("source", [len, lambda x: x, 3.0, object()])

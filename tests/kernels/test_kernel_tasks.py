@@ -210,6 +210,20 @@ def test_an_exception_of_a_kernel(kernel, n_jobs):
     assert str(info.value) in ("item 13", "item 113")
 
 
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("errors", ["none", "exception"])
+def test_an_exception_counts_whether_declared_or_not(kernel, n_jobs, errors):
+    fail = kernel("raise_undeclared", errors=errors)
+    power = Kernel(np.power, dtype="i8", errors=errors)
+    parallel = Parallel(n_jobs, prefer="threads")
+    for _ in range(3):
+        with pytest.raises(ValueError, match=r"^101\.0 is too much"):
+            parallel(delayed(fail)(101.0 * (i == 77)) for i in range(200))
+        with pytest.raises(ValueError, match="negative integer powers"):
+            parallel(delayed(power)(2, -(i == 77)) for i in range(200))
+        assert parallel(delayed(fail)(1.0) for _ in range(200)) == [2.0] * 200
+
+
 def test_no_exception_is_lost_in_a_thousand(kernel, threads):
     fail = kernel("fail_raise", errors="exception")
     n_raised = 0

@@ -36,7 +36,8 @@ def calls(draw):
         )
     )
     types = draw(st.lists(st.sampled_from(kinds), max_size=most))
-    result_type = draw(st.sampled_from([None, *kinds]))
+    results = [None, *kinds, ctypes.c_int32] if kinds is WIDE else [None, *kinds]
+    result_type = draw(st.sampled_from(results))
     arguments = [draw(values_of(kind)) for kind in types]
     result = None if result_type is None else draw(values_of(result_type))
     return result_type, types, arguments, result
@@ -60,7 +61,8 @@ def test_arguments_and_results_are_exact(call):
 @pytest.mark.parametrize(
     ("result_type", "types"),
     [
-        (ctypes.c_int32, [ctypes.c_double] * 5),
+        (ctypes.c_float, [ctypes.c_double] * 5),
+        (ctypes.c_int32, [ctypes.c_double] * 4 + [ctypes.c_int32]),
         (ctypes.c_double, [ctypes.c_int16] * 4),
         (ctypes.c_double, [ctypes.c_int16, ctypes.c_int8]),
         (ctypes.c_float, [ctypes.c_int16]),

@@ -7,6 +7,9 @@ from libc.stdint cimport (
 )
 from posix.time cimport nanosleep, timespec
 
+cdef extern from "Python.h":
+    void PyErr_SetNone(object kind)     # without Cython looking at it
+
 cdef extern from *:
     """
     static int64_t test_calls = 0, test_inside = 0, test_most = 0;
@@ -68,6 +71,10 @@ cdef api double nothing() noexcept nogil:
     return 7.0
 
 
+cdef api int call_int(int64_t address) noexcept nogil:
+    return (<int (*)() noexcept nogil><void*>address)()
+
+
 cdef api int64_t sleep_ms(int64_t ms) noexcept nogil:
     cdef timespec t
     test_enter()
@@ -125,6 +132,18 @@ cdef api double mix6(
     int64_t a, double b, int64_t c, double d, double e, int64_t f
 ) noexcept nogil:
     return a + 10 * b + 100 * c + 1000 * d + 10000 * e + 100000 * f
+
+
+cdef api int sums_of_rows(
+    const double* x, const double* y, double* out, Py_ssize_t n, double factor
+) except -1 nogil:
+    cdef Py_ssize_t i
+    if factor < 0:
+        with gil:
+            raise ValueError(f"the factor is {factor}")
+    for i in range(n):
+        out[i] = x[i] + factor * y[i]
+    return 7
 
 
 cdef api double mix4(int a, float b, double c, int64_t d) noexcept nogil:
@@ -186,10 +205,23 @@ cdef api double raise_or_minus_one(double x) except? -1 nogil:
     return -1.0
 
 
+cdef api double raise_undeclared(double x) nogil:
+    if x > 100:
+        with gil:
+            raise ValueError("{} is too much".format(x))  # runs Python code
+    return 2 * x
+
+
 cdef api void raise_void(int64_t i) except * nogil:
     if i == 13:
         with gil:
             raise KeyError(i)
+
+
+def call_with_exception_set(function):
+    """Call a function with a KeyError set, as C code may leave one."""
+    PyErr_SetNone(KeyError)
+    return function()
 
 
 # ---- what is refused -----------------------------------------------------------
@@ -212,6 +244,10 @@ cdef api double seven(
 cdef api double five_mixed(
     double a, int b, double c, float d, double e
 ) noexcept nogil:
+    return 0.0
+
+
+cpdef api double hidden_fifth(double a, double b, double c, double d) noexcept nogil:
     return 0.0
 
 
