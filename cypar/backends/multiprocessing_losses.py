@@ -1,9 +1,9 @@
 """What becomes of a call on the 'multiprocessing' backend that loses a worker.
 
 A worker that dies may hold a lock of the Pool's queues, so the Pool is not used any
-more. If the call is to go on, it *leaves* the Pool: unclaimed tasks are taken back,
-the other workers end what they run, and a new Pool takes over. Otherwise all workers
-are killed at once, so that none holds up the error.
+more. If the call is to go on, or if the worker ran no task, the call *leaves* the Pool:
+unclaimed tasks are taken back, the other workers end what they run, and a new Pool takes
+over. Otherwise all workers are killed at once, so that none holds up the error.
 """
 
 from __future__ import annotations
@@ -56,12 +56,13 @@ class Losses:
 
     def check(self):
         """Deal with workers that have ended, and with tasks that run for too long."""
-        if self.pool.dead and not self.survives:
-            if not self.can_start_again():
+        dead = [pid for pid in self.pool.dead if pid not in self.known]
+        if dead:
+            self.dispatcher.read()
+            if not self.survives and self.costs_a_task(dead):
                 self.fail_call()
-            return
-        if self.pool.dead:
-            self.mourn()
+                return
+            self.mourn(dead)
         if self.timeout_s is not None:
             self.find_late()
         if self.watch.is_over_limit(self.is_stalled(), progress_of(self.call)):
@@ -76,29 +77,18 @@ class Losses:
             return False
         return self.call.has_open_tasks()
 
-    def can_start_again(self):
-        """Whether nothing has begun: a worker was killed before this call, say.
-
-        The Pool is left then, and another one does all.
-        """
-        pool = self.pool
-        if self.call.outcomes.finished or pool.is_leaving:
-            return False
-        if not all(pid in pool.ready for pid in pool.dead):
-            return False
-        self.known.update(pool.dead)
-        self.leave()
-        return not self.dispatcher.busy()
+    def costs_a_task(self, dead):
+        """Whether one of some dead workers ran a task, or never got that far."""
+        return any(
+            pid not in self.pool.ready or _running(self.ticket_of(pid)) is not None
+            for pid in dead
+        )
 
     # ---- a call that goes on -------------------------------------------------------
 
-    def mourn(self):
+    def mourn(self, dead):
         """Deal with each worker that has died since the last time."""
         pool = self.pool
-        dead = [pid for pid in pool.dead if pid not in self.known]
-        if not dead:
-            return
-        self.dispatcher.read()
         self.known.update(dead)
         for pid in dead:
             if pid not in pool.ready:

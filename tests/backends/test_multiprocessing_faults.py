@@ -237,6 +237,8 @@ def test_a_worker_that_died_between_two_calls_costs_nothing(monkeypatch):
         for _ in range(3):
             assert parallel(delayed(abs)(-i) for i in range(9)) == list(range(9))
             monkeypatch.setattr(WorkerPool, "is_usable", lambda pool: True)
+            while len(pools[-1].ready) < 2:
+                pools[-1].wait(100)
             for pid in pools[-1].pids():
                 os.kill(pid, signal.SIGKILL)
     assert len(pools) == 3
