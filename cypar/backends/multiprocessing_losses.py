@@ -94,11 +94,26 @@ class Losses:
             if pid not in pool.ready:
                 raise _start_error(pid, pool.exitcode_of(pid))
             ticket = self.ticket_of(pid)
-            running = _running(ticket)
-            if running is not None:
-                _end(ticket)
-                lose(self.call, *running, pid, pool.exitcode_of(pid))
+            if ticket is not None and ticket.batch is not None:
+                self.abandon(ticket, pid, pool.exitcode_of(pid))
         self.leave()
+
+    def abandon(self, ticket, pid, exitcode):
+        """Give up the batch of a dead worker: what it had not begun runs elsewhere.
+
+        What it had begun is lost, also large results that it had for the answer. A
+        batch that it ended early, to bring these, cannot be recalled any more.
+        """
+        batch, claimed = ticket.batch, ticket.page.claimed(SLOT)
+        for position, task in enumerate(batch.tasks):
+            if task is None:
+                continue
+            if position < claimed:
+                batch.done(position, 0.0)
+                lose(self.call, *task, pid, exitcode)
+            else:
+                self.call.source.give_back(batch.take_back(position, position + 1))
+        ticket.batches[SLOT] = None
 
     def leave(self):
         """Hand out nothing any more, and take back what has not begun."""
@@ -129,15 +144,16 @@ class Losses:
     def give_up_answers(self):
         """Fail the tasks whose results are lost in the queue of a dead worker."""
         busy = self.dispatcher.busy()
-        if any(ticket.page.running_ns() for ticket in busy):
+        # the page of a dead worker may go on saying that a task runs
+        pool = self.pool
+        held = {n for pid, n in pool.on_ticket.items() if pid not in pool.dead}
+        if any(ticket.page.running_ns() for ticket in busy if ticket.number in held):
             self.quiet_since_s = None
         elif self.quiet_since_s is None:
             self.quiet_since_s = time.monotonic()
         elif time.monotonic() - self.quiet_since_s > ANSWER_S:
             for ticket in busy:
-                for index, captured in filter(None, ticket.batch.tasks):
-                    lose(self.call, index, captured, next(iter(self.known)), None)
-                ticket.batches[SLOT] = None
+                self.abandon(ticket, next(iter(self.known)), None)
 
     # ---- tasks that are late -------------------------------------------------------
 

@@ -263,3 +263,33 @@ def test_a_worker_that_dies_with_a_lock_of_the_pool_leaves_nothing(monkeypatch):
             time.sleep(0.001)  # until both workers have answered
         # of the queue of results: the Pool's thread waits for it at the block's end
         pool._outqueue._wlock.acquire()
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_worker_that_dies_with_a_large_result_loses_that_only(
+    log, tmp_path, monkeypatch, retries
+):
+    """It has ended its batch early, to bring the result; the rest has not begun."""
+    dead = tmp_path / "dead"
+    keep = _Server.keep_large
+
+    def keep_and_die(server, *result):
+        keep(server, *result)
+        if not dead.exists():
+            dead.touch()
+            kill_me()
+
+    def task(i):
+        log(i)
+        return bytes(100_000)
+
+    monkeypatch.setattr(_Server, "keep_large", keep_and_die)
+    out = run(task, 5, batch_size=5, on_error="return", retries=retries)
+    first, *rest = out
+    assert rest == [bytes(100_000)] * 4
+    if retries:
+        assert first == bytes(100_000)
+        assert log() == [0, 0, 1, 2, 3, 4]
+    else:
+        assert (first.kind, first.index) == ("crash", 0)
+        assert log() == [0, 1, 2, 3, 4]
