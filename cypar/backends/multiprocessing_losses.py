@@ -1,9 +1,10 @@
 """What becomes of a call on the 'multiprocessing' backend that loses a worker.
 
 A worker that dies may hold a lock of the Pool's queues, so the Pool is not used any
-more. If the call is to go on, or if the worker ran no task, the call *leaves* the Pool:
-unclaimed tasks are taken back, the other workers end what they run, and a new Pool takes
-over. Otherwise all workers are killed at once, so that none holds up the error.
+more. If the call is to go on, or if the worker ran no task, the call *leaves* the
+Pool: unclaimed tasks are taken back, the other workers end what they run, and a new
+Pool takes over. Otherwise all workers are killed at once, so that none holds up the
+error.
 """
 
 from __future__ import annotations
