@@ -30,7 +30,7 @@ class Reader:
     def __init__(self, dispatcher):
         self.dispatcher = dispatcher
         self.call = dispatcher.call
-        self.fresh = set()  # workers that were started for this call
+        self.fresh = set()  # workers that were started for this call: no batch is done
         self.strikes = {}  # index -> fresh workers that died before they began it
 
     def read(self, worker, ended):
@@ -73,6 +73,7 @@ class Reader:
         )
         for batch in finished:
             self.dispatcher.sizes.observe(batch)
+            self.fresh.discard(worker)
 
     def take(self, worker, slot, position, kind, value, seconds):
         """Hand on one task that came over the socket."""
@@ -83,6 +84,7 @@ class Reader:
         if batch.left == 0:
             worker.batches[slot] = None
             self.dispatcher.sizes.observe(batch)
+            self.fresh.discard(worker)
         if kind == KIND_REFUSED:
             worker.outbox.inline = True
             self.call.source.give_back([task])
@@ -145,7 +147,7 @@ class Reader:
         first = min(pending, key=lambda task: task[0])
         index = first[0]
         self.strikes[index] = self.strikes.get(index, 0) + 1
-        if self.strikes[index] >= MAX_STRIKES:
+        if self.strikes[index] >= max(MAX_STRIKES, self.dispatcher.options.retries + 1):
             pending.remove(first)
             error = crash_error(*first, pid, exitcode, self.strikes[index], True)
             self.call.outcomes.put_error(
