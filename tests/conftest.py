@@ -188,12 +188,13 @@ class Resources:
         self.children = child_pids()
         self.descriptors = open_descriptors()
         self.files = temporary_files()
-        self.leased = Pool().leased & self.children
+        self.pool = Pool()
+        self.leased = self.pool.leased & self.children
         self.busy = busy_helper_threads()
 
     def beyond(self, before):
         """Return a description of each thing that was not there before."""
-        pool = Pool()
+        pool = self.pool
         threads = {
             thread.name
             for thread in self.threads - before.threads

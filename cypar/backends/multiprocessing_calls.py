@@ -210,17 +210,22 @@ class Dispatcher:
         if kind == CHANGED:
             self.send_by_value(batch, *content)
             return
+        broken = None
         if kind == BROKEN:
-            data, content = content
-            self.take_large(batch, content)
-            self.fail_begun(batch, ticket.page.claimed(SLOT), data)
-        else:
-            self.take_large(batch, content)
-        if batch.left:  # the worker ended the batch early, to bring large results
+            broken, content = content
+        self.take_large(batch, content)
+        if broken is not None:
+            self.fail_begun(batch, ticket.page.claimed(SLOT), broken)
+        # some are left if the worker ended the batch early, to bring large results
+        self.give_back_open(batch)
+        self.sizes.observe(batch)
+
+    def give_back_open(self, batch):
+        """Let other workers run what is left of a batch that has ended."""
+        if batch.left:
             for position, task in enumerate(batch.tasks):
                 if task is not None:
                     self.call.source.give_back(batch.take_back(position, position + 1))
-        self.sizes.observe(batch)
 
     def take_large(self, batch, results):
         """Take in the results that came with the answer."""

@@ -105,16 +105,13 @@ class Losses:
         What it had begun is lost, also large results that it had for the answer. A
         batch that it ended early, to bring these, cannot be recalled any more.
         """
-        batch, claimed = ticket.batch, ticket.page.claimed(SLOT)
-        for position, task in enumerate(batch.tasks):
-            if task is None:
-                continue
-            if position < claimed:
+        batch, ticket.batches[SLOT] = ticket.batch, None
+        for position in range(ticket.page.claimed(SLOT)):
+            task = batch.tasks[position]
+            if task is not None:
                 batch.done(position, 0.0)
                 lose(self.call, *task, pid, exitcode)
-            else:
-                self.call.source.give_back(batch.take_back(position, position + 1))
-        ticket.batches[SLOT] = None
+        self.dispatcher.give_back_open(batch)
 
     def leave(self):
         """Hand out nothing any more, and take back what has not begun."""

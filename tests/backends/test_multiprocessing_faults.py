@@ -42,6 +42,20 @@ def log(tmp_path):
     return log
 
 
+@pytest.fixture
+def pools(monkeypatch):
+    """Return a list of the pools that the test has started."""
+    started = []
+    start = WorkerPool.start
+
+    def note(pool, *args):
+        started.append(pool)
+        return start(pool, *args)
+
+    monkeypatch.setattr(WorkerPool, "start", note)
+    return started
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("batch_size", [1, 20, "auto"])
 def test_a_crash_costs_one_task(log, mode, batch_size):
@@ -190,15 +204,10 @@ def test_a_batch_that_breaks_off_between_tasks_is_finished(log, monkeypatch, err
     assert log() == list(range(30))
 
 
-def test_who_kills_a_pool_as_well_waits_for_its_end(monkeypatch, in_threads):
+def test_who_kills_a_pool_as_well_waits_for_its_end(pools, monkeypatch, in_threads):
     """At the interpreter's end Python's own handler must not meet half a Pool."""
-    pools, order = [], []
-    start, dismantle = WorkerPool.start, stock.dismantle
+    order, dismantle = [], stock.dismantle
     begun, go_on = threading.Event(), threading.Event()
-
-    def note(pool, *args):
-        pools.append(pool)
-        return start(pool, *args)
 
     def slowly(*args):
         begun.set()
@@ -215,7 +224,6 @@ def test_who_kills_a_pool_as_well_waits_for_its_end(monkeypatch, in_threads):
         pools[0].kill()
         order.append("second")
 
-    monkeypatch.setattr(WorkerPool, "start", note)
     with Parallel(n_jobs=2, backend="multiprocessing") as parallel:
         assert parallel(delayed(abs)(-i) for i in range(4)) == [0, 1, 2, 3]
         monkeypatch.setattr(stock, "dismantle", slowly)
@@ -223,16 +231,8 @@ def test_who_kills_a_pool_as_well_waits_for_its_end(monkeypatch, in_threads):
     assert order == ["dismantled", "second"]
 
 
-def test_a_worker_that_died_between_two_calls_costs_nothing(monkeypatch):
+def test_a_worker_that_died_between_two_calls_costs_nothing(pools, monkeypatch):
     """Its end can be seen late, when the next call has handed out tasks."""
-    pools = []
-    start = WorkerPool.start
-
-    def note(pool, *args):
-        pools.append(pool)
-        return start(pool, *args)
-
-    monkeypatch.setattr(WorkerPool, "start", note)
     with Parallel(n_jobs=2, backend="multiprocessing") as parallel:
         for _ in range(3):
             assert parallel(delayed(abs)(-i) for i in range(9)) == list(range(9))
@@ -244,16 +244,8 @@ def test_a_worker_that_died_between_two_calls_costs_nothing(monkeypatch):
     assert len(pools) == 3
 
 
-def test_a_worker_that_dies_with_a_lock_of_the_pool_leaves_nothing(monkeypatch):
+def test_a_worker_that_dies_with_a_lock_of_the_pool_leaves_nothing(pools, monkeypatch):
     """The leak check sees the Pool's thread, if that still waits for the lock."""
-    pools = []
-    start = WorkerPool.start
-
-    def note(pool, *args):
-        pools.append(pool)
-        return start(pool, *args)
-
-    monkeypatch.setattr(WorkerPool, "start", note)
     monkeypatch.setattr(multiprocessing_pool, "CLOSE_S", 0.1)
     with Parallel(n_jobs=2, backend="multiprocessing") as parallel:
         assert parallel(delayed(abs)(-i) for i in range(9)) == list(range(9))

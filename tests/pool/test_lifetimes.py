@@ -185,37 +185,26 @@ while True:
 
 
 @pytest.mark.parametrize(
-    ("end", "status"),
+    ("backend", "end", "status"),
     [
-        ("os._exit(3)", 3),
-        ("sys.exit(4)", 4),
-        ("os.abort()", -signal.SIGABRT),
-        ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
-        ("os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM),
-        ("os.kill(os.getpid(), signal.SIGHUP)", -signal.SIGHUP),
-        ("raise SystemExit", 0),
-        ("os.execv('/bin/true', ['true'])", 0),
+        ("processes", "os._exit(3)", 3),
+        ("processes", "sys.exit(4)", 4),
+        ("processes", "os.abort()", -signal.SIGABRT),
+        ("processes", "os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
+        ("processes", "os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM),
+        ("processes", "os.kill(os.getpid(), signal.SIGHUP)", -signal.SIGHUP),
+        ("processes", "raise SystemExit", 0),
+        ("processes", "os.execv('/bin/true', ['true'])", 0),
+        ("multiprocessing", "os._exit(3)", 3),
+        ("multiprocessing", "sys.exit(4)", 4),
     ],
 )
 def test_program_ends_while_a_daemon_thread_is_in_a_call(
-    session, signals, tmp_path, monkeypatch, end, status
+    session, signals, tmp_path, monkeypatch, backend, end, status
 ):
     """Workers and their tasks' own processes are gone within a second."""
     monkeypatch.chdir(tmp_path)
-    program = session(BUSY.format(before="", end=end, backend="processes"))
-    for _ in range(2):
-        program.hear()
-    Path("go").touch()
-    found, err = program.end(signals)
-    assert (found, err) == (status, "")
-
-
-@pytest.mark.parametrize(("end", "status"), [("sys.exit(4)", 4), ("os._exit(3)", 3)])
-def test_program_ends_while_a_daemon_thread_uses_multiprocessing(
-    session, signals, tmp_path, monkeypatch, end, status
-):
-    monkeypatch.chdir(tmp_path)
-    program = session(BUSY.format(before="", end=end, backend="multiprocessing"))
+    program = session(BUSY.format(before="", end=end, backend=backend))
     for _ in range(2):
         program.hear()
     Path("go").touch()

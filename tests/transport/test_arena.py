@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 
 from cypar.core._segment import buffer_address
 from cypar.transport import segments
-from cypar.transport.segments import LARGE_SLAB_BYTES, SLAB_PIECE, Arena
+from cypar.transport.segments import SLAB_PIECE, Arena
 
 
 class Twin:
     """An arena, beside a list of what it gave out and what was written there."""
 
-    def __init__(self, max_bytes=1 << 40):
-        self.arena = Arena(max_bytes=max_bytes)
+    def __init__(self):
+        self.arena = Arena(max_bytes=1 << 40)
         self.live = []  # (segment, offset, content)
         self.n_taken = 0
 
@@ -39,15 +39,17 @@ class Twin:
         self.arena.close()
 
 
-@pytest.fixture
-def few_segments(monkeypatch):
-    """Small buffers share segments as soon as there are three of them."""
-    monkeypatch.setattr(segments, "MAX_SEGMENTS", 3)
-    monkeypatch.setattr(segments, "LARGE_SLAB_BYTES", 4 << 20)
+@pytest.fixture(scope="module", autouse=True)
+def few_segments():
+    """All buffers share segments as soon as there are three of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "MAX_SEGMENTS", 3)
+        patch.setattr(segments, "LARGE_SLAB_BYTES", 4 << 20)
+        yield
 
 
 @pytest.fixture
-def twin(few_segments):
+def twin():
     twin = Twin()
     yield twin
     twin.close()
@@ -76,19 +78,15 @@ steps = st.one_of(
 @settings(max_examples=300)
 @given(steps=st.lists(steps, min_size=10, max_size=60))
 def test_what_is_pinned_keeps_its_content(steps):
-    assert LARGE_SLAB_BYTES > 4 * SLAB_PIECE
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segments, "MAX_SEGMENTS", 3)
-        patch.setattr(segments, "LARGE_SLAB_BYTES", 4 << 20)
-        twin = Twin()
-        try:
-            for step, value in steps:
-                if step == "take":
-                    twin.take(value)
-                elif step == "trim":
-                    twin.arena.trim(value)
-                elif twin.live:
-                    twin.give_back(value)
-                twin.check()
-        finally:
-            twin.close()
+    twin = Twin()
+    try:
+        for step, value in steps:
+            if step == "take":
+                twin.take(value)
+            elif step == "trim":
+                twin.arena.trim(value)
+            elif twin.live:
+                twin.give_back(value)
+            twin.check()
+    finally:
+        twin.close()

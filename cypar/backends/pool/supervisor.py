@@ -139,7 +139,8 @@ class Pool:
                 self._waiting.remove(call)
             # Ctrl-C can come between a lease and the call's note of it
             kept = [worker for worker, by in self._leased.items() if by is call]
-        self.discard(kept)
+        if kept:
+            self.discard(kept)
 
     def _take_old(self):
         """Take out the workers that have been idle for long: they leave by now."""
