@@ -7,6 +7,7 @@ helper threads (`cypar-worker-*`) and the idle workers of the warm pool.
 
 import gc
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -117,6 +118,49 @@ def script_environment(changes):
     return {name: value for name, value in env.items() if value is not None}
 
 
+# ---- kernels that lack something ------------------------------------------------
+
+# machine -> numbers of prctl and userfaultfd; others are the same everywhere
+NUMBERS = {"x86_64": (157, 323), "aarch64": (167, 282)}
+
+# Lets a script make one system call fail in its process and in all its children.
+SYSTEM_CALL_FILTER = f"""
+import ctypes, struct
+PRCTL, USERFAULTFD = {NUMBERS.get(platform.machine())}
+PIDFD_OPEN = 434
+PR_SET_PDEATHSIG, ENOSYS, EPERM = 1, 38, 1
+LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06  # a 32-bit word of the call; compare; result
+
+def refuse(number, error, first_argument=None):
+    steps = [(LOAD, 0, 0, 0)]
+    if first_argument is None:
+        steps += [(EQUAL, 0, 1, number)]
+    else:
+        steps += [(EQUAL, 0, 3, number), (LOAD, 0, 0, 16)]
+        steps += [(EQUAL, 0, 1, first_argument)]
+    steps += [(RETURN, 0, 0, 0x00050000 | error), (RETURN, 0, 0, 0x7FFF0000)]
+    code = b"".join(struct.pack("HBBI", op, yes, no, k) for op, yes, no, k in steps)
+    program = struct.pack("HxxxxxxP", len(steps), ctypes.addressof(keep(code)))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+    assert libc.prctl(22, 2, keep(program), 0, 0) == 0  # PR_SET_SECCOMP
+
+kept = []
+
+def keep(data):
+    kept.append(ctypes.create_string_buffer(data, len(data)))
+    return kept[-1]
+"""
+
+
+@pytest.fixture
+def system_call_filter():
+    """Text that defines ``refuse(number, error, first_argument=None)`` (seccomp)."""
+    if sys.platform != "linux" or platform.machine() not in NUMBERS:
+        pytest.skip("the filter is written for Linux on some machines")
+    return SYSTEM_CALL_FILTER
+
+
 # ---- several threads ----------------------------------------------------------
 
 
@@ -150,6 +194,22 @@ def in_threads():
         return results
 
     return run_all
+
+
+@pytest.fixture(scope="session")
+def until():
+    """Return a function that waits for a condition that others bring about.
+
+    Only for what no event can tell: that a thread has parked, or a process ended.
+    """
+
+    def wait(condition, deadline_s=10.0):
+        deadline = time.monotonic() + deadline_s
+        while not condition():
+            assert time.monotonic() < deadline, "the condition never came true"
+            time.sleep(0.001)
+
+    return wait
 
 
 # ---- the leak check -----------------------------------------------------------

@@ -3,6 +3,7 @@
 from libc.stdint cimport uint64_t, uintptr_t
 
 from cypar.core._segment cimport Segment
+from cypar.core._written_pages cimport WatchedRange, Written
 
 
 cdef class Entry:
@@ -20,11 +21,17 @@ cdef class Entry:
     cdef uint64_t digest          # of a writable copy when it was made
     cdef uintptr_t seen_low, seen_high  # addresses compared in full in that call
     cdef readonly Py_ssize_t hits  # times it was used again
+    cdef WatchedRange watched     # the kernel tells what is written there; or None
     cdef readonly uint64_t number  # tells this copy from others, modulo 2**32
 
     cdef bint is_current(self, uintptr_t low, uintptr_t high, uint64_t call,
                          uint64_t seed) except -1
-    cdef bint compare(self, uintptr_t low, uintptr_t high, bint samples,
+    cdef bint may_watch(self, uintptr_t low, uintptr_t high)
+    cdef bint begin_watch(self) except -1
+    cdef Written compare_written(self, uintptr_t low, uintptr_t high,
+                                 uint64_t seed) except *
+    cdef int unwatch(self, bint was_in_vain) except -1
+    cdef bint compare(self, uintptr_t low, uintptr_t high, size_t step,
                       uint64_t seed) except -1
     cdef bint compare_strided(self, bint samples, uint64_t seed) except -1
     cdef int take_digest(self) except -1

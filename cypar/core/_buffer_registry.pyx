@@ -8,6 +8,9 @@ are still the same:
 - above, all are compared once in each call, and at the other uses one cache line in
   each 4 KiB, starting at a random one. A change of 4 KiB in a row is always seen; one
   of a few bytes in 400 MB between two tasks of one call may not be;
+- when they are used for the third time in a call, or again in a later one, all are
+  compared, and from then on the kernel tells which pages were written to, where it can
+  (`_written_pages`): only these are compared, and no change is missed;
 - memory that nobody may write (``immutable``) is compared once in each call.
 
 Copies that workers may write to are compared by a fingerprint of all bytes, and are
@@ -27,10 +30,11 @@ from os import urandom
 from libc.stdint cimport uint64_t, uintptr_t
 
 from cypar.core._copying cimport (
-    Strided, equal_bytes, equal_samples, equal_samples_strided, equal_strided,
-    fingerprint, fingerprint_strided, next_random,
+    DENSE, SPARSE, Strided, equal_bytes, equal_samples, equal_samples_strided,
+    equal_strided, fingerprint, fingerprint_strided, next_random,
 )
 from cypar.core._segment cimport Segment, set_strided
+from cypar.core._written_pages cimport SAME, UNKNOWN, Written, written_pages
 
 from cypar.core.cpu import cpu_count
 
@@ -49,6 +53,7 @@ cdef class Entry:
 
     def drop(self):
         """Forget the copy. The segment stays as it is."""
+        self.unwatch(False)
         self.detach()
         if self in self.registry.orphans:
             self.registry.orphans.remove(self)
@@ -106,6 +111,7 @@ cdef class Entry:
             self.strided is not None
             or (self.seen_low <= low and high <= self.seen_high)
         )
+        cdef Written answer = UNKNOWN
         cdef bint samples
         if self.writable and call != self.call:
             return False
@@ -113,15 +119,23 @@ cdef class Entry:
             return True
         self.segment.pin()
         try:
-            if self.strided is not None:
+            if self.may_watch(low, high):
+                if self.watched is not None:
+                    answer = self.compare_written(low, high, seed)
+                elif (call != self.call or self.hits == 1) and self.begin_watch():
+                    low, high, covered = self.low, self.high, False
+            if answer != UNKNOWN:
+                same = answer == SAME
+            elif self.strided is not None:
                 samples = covered and <uintptr_t>self.size > FULL_BYTES
                 same = self.compare_strided(samples, seed)
             else:
                 samples = covered and high - low > FULL_BYTES
-                same = self.compare(low, high, samples, seed)
+                same = self.compare(low, high, DENSE if samples else 0, seed)
         finally:
             self.segment.unpin()
         if not same:
+            self.unwatch(answer == UNKNOWN)  # it changed just before it was watched
             return False
         if not covered:
             if call == self.call and low <= self.seen_high and self.seen_low <= high:
@@ -133,6 +147,57 @@ cdef class Entry:
             self.call = call
         return True
 
+    # ---- memory that the kernel watches -------------------------------------------
+
+    cdef bint may_watch(self, uintptr_t low, uintptr_t high):
+        """Whether asking the kernel is worth it for a part of the copy."""
+        return (
+            self.strided is None
+            and not self.writable
+            and self.high - self.low > FULL_BYTES
+            and high - low >= (self.high - self.low) // 2
+        )
+
+    cdef bint begin_watch(self) except -1:
+        """Let the kernel watch this memory, which must be compared after that."""
+        cdef WatchedRange watched = written_pages.watch(self.low, self.high)
+        if watched is None:
+            return False
+        if self not in self.segment.entries:  # another thread has dropped it
+            watched.end(False)
+            return False
+        self.watched = watched
+        return True
+
+    cdef Written compare_written(self, uintptr_t low, uintptr_t high,
+                                 uint64_t seed) except *:
+        """Compare pages that were written to, and a few lines of all others."""
+        cdef WatchedRange watched = self.watched
+        cdef const char* copy = self.segment.base + self.offset
+        cdef Written answer = watched.compare(
+            copy + (watched.low - self.low), low, high
+        )
+        if not watched.is_live and self.watched is watched:
+            self.watched = None
+        # the ends, which share their pages with other memory
+        if answer == SAME and low < watched.low:
+            answer = <Written>self.compare(low, watched.low, 0, seed)
+        if answer == SAME and watched.high < high:
+            answer = <Written>self.compare(watched.high, high, 0, seed)
+        if answer == SAME:  # a device that writes to memory is not seen by the kernel
+            answer = <Written>self.compare(low, high, SPARSE, seed)
+        return answer
+
+    cdef int unwatch(self, bint was_in_vain) except -1:
+        """Let the kernel forget this memory."""
+        cdef WatchedRange watched = self.watched
+        self.watched = None
+        if watched is not None:
+            watched.end(was_in_vain)
+        return 0
+
+    # ---- reading the memory -------------------------------------------------------
+
     @property
     def size(self):
         """Bytes of the copy."""
@@ -143,8 +208,9 @@ cdef class Entry:
             size *= length
         return size
 
-    cdef bint compare(self, uintptr_t low, uintptr_t high, bint samples,
+    cdef bint compare(self, uintptr_t low, uintptr_t high, size_t step,
                       uint64_t seed) except -1:
+        """Compare all bytes, or one line in each ``step`` if that is not 0."""
         cdef const char* copy = self.segment.base + self.offset + (low - self.low)
         cdef const char* source = <const char*>low
         cdef const char* whole = <const char*>self.low
@@ -155,8 +221,8 @@ cdef class Entry:
         with nogil:  # GIL OUT: reads much
             if writable:
                 same = fingerprint(whole, n_whole) == digest
-            elif samples:
-                same = equal_samples(copy, source, n, seed, two_threads)
+            elif step:
+                same = equal_samples(copy, source, n, step, seed, two_threads)
             else:
                 same = equal_bytes(copy, source, n, two_threads)
         return same
@@ -235,8 +301,10 @@ cdef class Registry:
         for entry in list(self.orphans):
             if entry.holds(low, high, strided, writable):
                 if entry.is_current(low, high, call, next_random(&self.state)):
-                    self.orphans.remove(entry)
-                    entry.attach(root)
+                    # another thread, which compared it as well, may have been first
+                    if entry in self.orphans:
+                        self.orphans.remove(entry)
+                        entry.attach(root)
                     entry.hits = 1
                     return entry
                 entry.drop()

@@ -4,6 +4,11 @@ from libc.stdint cimport int64_t, uint64_t
 
 cdef enum:
     MAX_DIMS = 64  # of a NumPy array
+    # Cache lines from one sample to the next. Below 4096 bytes, so that no edited run
+    # of 4 KiB falls between two samples:
+    DENSE = 61
+    # where only devices could have written, at most 64 KiB:
+    SPARSE = 1021
 
 
 cdef struct Strided:
@@ -24,7 +29,7 @@ cdef void copy_strided(char* target, const Strided* source) noexcept nogil
 cdef bint equal_strided(const char* copy, const Strided* source) noexcept nogil
 cdef bint equal_bytes(const char* copy, const char* source, size_t n,
                       bint two_threads) noexcept nogil
-cdef bint equal_samples(const char* copy, const char* source, size_t n,
+cdef bint equal_samples(const char* copy, const char* source, size_t n, size_t step,
                         uint64_t seed, bint two_threads) noexcept nogil
 cdef bint equal_samples_strided(const char* copy, const Strided* source,
                                 uint64_t seed) noexcept nogil

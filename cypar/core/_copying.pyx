@@ -27,12 +27,10 @@ cdef size_t PAGE = 4096
 cdef size_t LINE = 64                # bytes of a cache line
 cdef size_t BLOCK = 1 << 20          # bytes that one of two threads takes
 cdef size_t TWO_THREADS = 16 << 20   # a thread costs 40 us to start, 0.5 MB of copying
-# Lines from one sample to the next: below 4096 bytes, so that no edited run of 4 KiB
-# falls between two samples; one of two numbers by chance, so that no row length keeps
-# in step with the samples.
-cdef size_t STEP = 61
+# Lines from one sample to the next: one of two numbers by chance, so that no row length
+# keeps in step with the samples.
 cdef size_t LONGER = 2
-cdef size_t SAMPLE_IN_TWO = 32 << 20  # 0.35 ms in one thread
+cdef size_t SAMPLE_IN_TWO = (32 << 20) // 61  # bytes per step; 0.35 ms in one thread
 cdef size_t COMPARE_IN_TWO = 8 << 20  # 0.7 ms in one thread
 cdef uint64_t ODD = 0x9E3779B97F4A7C15
 
@@ -268,6 +266,7 @@ cdef struct Comparing:
     const char* copy
     const char* source
     size_t n
+    size_t step            # lines from one sample to the next
     uint64_t seed          # of the samples
     bint equal             # the answer
 
@@ -320,31 +319,32 @@ cdef bint equal_line(const char* a, const char* b) noexcept nogil:
 
 cdef void* sampling_thread(void* argument) noexcept nogil:
     cdef Comparing* job = <Comparing*>argument
-    job.equal = equal_samples_of(job.copy, job.source, job.n, job.seed)
+    job.equal = equal_samples_of(job.copy, job.source, job.n, job.step, job.seed)
     return NULL
 
 
-cdef bint equal_samples(const char* copy, const char* source, size_t n, uint64_t seed,
-                        bint two_threads) noexcept nogil:
-    """Compare one cache line in each 4 KiB or less, starting at a random one."""
+cdef bint equal_samples(const char* copy, const char* source, size_t n, size_t step,
+                        uint64_t seed, bint two_threads) noexcept nogil:
+    """Compare one cache line in each ``step`` or ``step + 2``, from a random one on."""
     cdef Comparing job
     cdef pthread_t thread
     cdef size_t half = (n // 2) & ~(PAGE - 1)
     cdef bint equal
-    if not two_threads or n < SAMPLE_IN_TWO:
-        return equal_samples_of(copy, source, n, seed)
+    if not two_threads or n // step < SAMPLE_IN_TWO:
+        return equal_samples_of(copy, source, n, step, seed)
     job.copy = copy + half
     job.source = source + half
     job.n = n - half
+    job.step = step
     job.seed = seed * ODD
     if port_thread_start(&thread, &sampling_thread, &job) != 0:
-        return equal_samples_of(copy, source, n, seed)
-    equal = equal_samples_of(copy, source, half, seed)
+        return equal_samples_of(copy, source, n, step, seed)
+    equal = equal_samples_of(copy, source, half, step, seed)
     pthread_join(thread, NULL)
     return equal and job.equal
 
 
-cdef bint equal_samples_of(const char* copy, const char* source, size_t n,
+cdef bint equal_samples_of(const char* copy, const char* source, size_t n, size_t step,
                            uint64_t seed) noexcept nogil:
     """Compare samples 64 at a time, fetched ahead.
 
@@ -358,7 +358,7 @@ cdef bint equal_samples_of(const char* copy, const char* source, size_t n,
         copy + n_lines * LINE, source + n_lines * LINE, n - n_lines * LINE
     ) != 0:
         return False
-    line = next_random(&state) % STEP
+    line = next_random(&state) % step
     while line < n_lines:
         bits = next_random(&state)
         count = 0
@@ -368,7 +368,7 @@ cdef bint equal_samples_of(const char* copy, const char* source, size_t n,
             count += 1
             port_prefetch(copy + place)
             port_prefetch(source + place)
-            line += STEP + LONGER * (bits & 1)
+            line += step + LONGER * (bits & 1)
             bits >>= 1
         for i in range(count):
             if not equal_line(copy + places[i], source + places[i]):

@@ -28,6 +28,7 @@
 #include <unistd.h>
 #ifdef __linux__
 #include <linux/futex.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #endif
@@ -346,6 +347,93 @@ static inline void port_huge_pages(void *address, size_t size) {
         madvise((void *)begin, end - begin, MADV_HUGEPAGE);
 #else
     (void)address, (void)size;
+#endif
+}
+/* ---- which pages were written to: Linux >= 6.7 --------------------------------------
+ *
+ * A page of a watched range is write-protected; the first write to it makes the kernel
+ * lift the protection, and that is what a scan finds (userfaultfd, WP_ASYNC). The
+ * structures are written out here, since headers of older systems lack them. */
+
+typedef struct {
+    uint64_t begin, end, categories;
+} port_pages;
+
+/* A descriptor to watch pages with. */
+static inline int port_watch_fd(void) {
+#if defined(__linux__) && defined(SYS_userfaultfd)
+    /* UFFD_USER_MODE_ONLY: allowed to everyone, and enough, as no fault waits for us */
+    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | 1);
+    struct {
+        uint64_t api, features, ioctls;
+    } api = {0xAA, 1u << 15 /* UFFD_FEATURE_WP_ASYNC */, 0};
+    if (fd < 0)
+        return -errno;
+    if (ioctl(fd, _IOC(_IOC_READ | _IOC_WRITE, 0xAA, 0x3F, sizeof(api)), &api) != 0) {
+        int error = -errno;
+        close(fd);
+        return error;
+    }
+    return fd;
+#else
+    return -ENOSYS;
+#endif
+}
+static inline int port_watch(int fd, uint64_t begin, uint64_t size) {
+#ifdef __linux__
+    struct {
+        uint64_t begin, size, mode, ioctls;
+    } range = {begin, size, 2 /* UFFDIO_REGISTER_MODE_WP */, 0};
+    if (ioctl(fd, _IOC(_IOC_READ | _IOC_WRITE, 0xAA, 0x00, sizeof(range)), &range) != 0)
+        return -errno;
+    return 0;
+#else
+    (void)fd, (void)begin, (void)size;
+    return -ENOSYS;
+#endif
+}
+static inline int port_unwatch(int fd, uint64_t begin, uint64_t size) {
+#ifdef __linux__
+    struct {
+        uint64_t begin, size;
+    } range = {begin, size};
+    if (ioctl(fd, _IOC(_IOC_READ, 0xAA, 0x01, sizeof(range)), &range) != 0)
+        return -errno;
+    return 0;
+#else
+    (void)fd, (void)begin, (void)size;
+    return -ENOSYS;
+#endif
+}
+/* Find pages that were written to since the last scan, or are not there, and protect
+ * them again. Returns how many runs of pages are in `found`, or -errno; *end is where
+ * the scan has stopped because `found` was full. */
+static inline int port_scan_written(int pagemap, uint64_t begin, uint64_t *end,
+                                    port_pages *found, int n_found) {
+#ifdef __linux__
+    enum { WPALLOWED = 1, WRITTEN = 2, PRESENT = 8 };
+    struct {
+        uint64_t size, flags, begin, end, walk_end, found, n_found, max_pages;
+        uint64_t inverted, all_of, any_of, returned;
+    } scan = {0};
+    int n;
+    scan.size = sizeof(scan);
+    scan.flags = 1 | 2; /* PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC */
+    scan.begin = begin;
+    scan.end = *end;
+    scan.found = (uint64_t)(uintptr_t)found;
+    scan.n_found = (uint64_t)n_found;
+    scan.inverted = PRESENT | WPALLOWED;
+    scan.any_of = WRITTEN | PRESENT | WPALLOWED;
+    scan.returned = WRITTEN | PRESENT | WPALLOWED;
+    n = ioctl(pagemap, _IOC(_IOC_READ | _IOC_WRITE, 'f', 16, sizeof(scan)), &scan);
+    if (n < 0)
+        return -errno;
+    *end = scan.walk_end;
+    return n;
+#else
+    (void)pagemap, (void)begin, (void)end, (void)found, (void)n_found;
+    return -ENOSYS;
 #endif
 }
 /* Begin to load a cache line that will be read soon and once. */

@@ -54,6 +54,15 @@ cdef extern from "_port.h" nogil:
     void port_prefetch(const void* address) noexcept
     void port_huge_pages(void* address, size_t size) noexcept
 
+    # which pages were written to; negative results are -errno
+    ctypedef struct port_pages:
+        uint64_t begin, end, categories
+    int port_watch_fd() noexcept
+    int port_watch(int fd, uint64_t begin, uint64_t size) noexcept
+    int port_unwatch(int fd, uint64_t begin, uint64_t size) noexcept
+    int port_scan_written(int pagemap, uint64_t begin, uint64_t* end,
+                          port_pages* found, int n_found) noexcept
+
     ctypedef struct pthread_t:
         pass
     int port_thread_start(pthread_t* thread, void* (*run)(void*) noexcept nogil,

@@ -23,6 +23,7 @@ import os
 
 from cypar.core._buffer_registry import Registry
 from cypar.core._segment import Segment
+from cypar.core._written_pages import descriptors
 from cypar.core.memory_limit import memory_limit
 
 SLAB_PIECE = 64 << 10  # buffers up to this size share a segment
@@ -255,8 +256,8 @@ class Arena:
             self._close(segment)
 
     def descriptors(self):
-        """Return the descriptors of all segments, for leak checks."""
-        return {segment.fd for segment in self.segments}
+        """Return what the segments and their registry have open, for leak checks."""
+        return {segment.fd for segment in self.segments} | descriptors()
 
     def abandon(self):
         """In a forked child: forget the parent's segments without touching them."""

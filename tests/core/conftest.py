@@ -3,7 +3,6 @@
 import contextvars
 import os
 import pickle
-import time
 
 import pytest
 
@@ -12,8 +11,6 @@ from cypar.backends.base import CallOptions
 from cypar.core._process_loop import BatchRunner
 from cypar.core._status_page import StatusPage
 from cypar.core._task_queue import LIST, Call
-
-DEADLINE_S = 10.0
 
 
 @pytest.fixture(scope="session")
@@ -54,22 +51,6 @@ def started(make_call):
         return call
 
     return make
-
-
-@pytest.fixture(scope="session")
-def until():
-    """Return a function that waits for a condition that another thread brings about.
-
-    Only for what no event can tell: that a thread has parked or ended.
-    """
-
-    def wait(condition):
-        deadline = time.monotonic() + DEADLINE_S
-        while not condition():
-            assert time.monotonic() < deadline, "the condition never came true"
-            time.sleep(0.001)
-
-    return wait
 
 
 class Worker:

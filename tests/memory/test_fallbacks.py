@@ -39,16 +39,16 @@ def run_some(parallel, n=6, **options):
     return {kind for _, kind in out}
 
 
-def test_no_shared_memory_but_a_disk(parallel, fresh_arena, monkeypatch, warnings_anew):
+def test_no_shared_memory_but_a_disk(
+    parallel, fresh_arena, monkeypatch, warnings_anew, until
+):
     fail_to_make(monkeypatch, fresh_arena)
     with pytest.warns(CyparWarning, match="a temporary file is used") as caught:
         kinds = run_some(parallel)
     assert len(caught) == 1
     assert kinds == {"memmap"}
-    # what no worker holds any more is gone with the call
-    assert not any(segment.is_idle() for segment in copies.disk_arena.segments)
-    copies.disk_arena.trim(0)
-    assert copies.disk_arena.segments == []
+    # what a worker still holds at the end of the call goes when it lets go
+    until(lambda: copies.disk_arena.trim(0) or not copies.disk_arena.segments)
 
 
 def test_neither_memory_nor_disk(parallel, fresh_arena, monkeypatch, warnings_anew):

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from cypar.core.errors import CyparError, TaskPicklingError
@@ -103,6 +104,12 @@ def test_message_names_task_argument_and_path_and_gives_the_cure():
 )
 def test_places(function, args, kwargs, place):
     assert message(function, *args, **kwargs).startswith(f"task 3, {place}")
+
+
+def test_large_arrays_beside_it_are_not_blamed():
+    array = np.ones(1 << 18)
+    text = message(task, array, LOCK)
+    assert text.startswith(f"task 3, argument 'cb': {CANNOT}")
 
 
 def test_globals_of_functions():
