@@ -169,11 +169,13 @@ cdef class Kernel(NativeKernel):
             )
         return 0
 
-    def __call__(self, *args):
-        """Call the function without the GIL."""
+    def __call__(self, *args, **kwargs):
+        """Call the function without the GIL. Arguments have no names."""
         cdef Frame frame
         cdef Slot result
         cdef PyObject* exception
+        if kwargs:
+            raise self.no_keywords(kwargs)
         self.fill(args, &frame)
         try:
             with nogil:  # GIL OUT: the function is made for that, and may take long

@@ -7,6 +7,8 @@ Python object; results are written into ``out`` as they come.
 Thread safety: the GIL is held while columns are made; then they only are read.
 """
 
+from operator import index
+
 from cpython.buffer cimport Py_buffer, PyBuffer_Release, PyObject_CheckBuffer
 from cpython.ref cimport PyObject
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uintptr_t
@@ -95,6 +97,22 @@ cdef class Views:
         return view
 
 
+cdef Py_ssize_t least_rows(object grain) except -1:
+    """Rows of a chunk at least; 0 leaves it to the engine."""
+    if grain is None:
+        return 0
+    try:
+        n = index(grain)
+    except TypeError:
+        raise TypeError(
+            "grain, the fewest rows of a chunk, must be a positive integer or None, "
+            f"got {grain!r}"
+        ) from None
+    if n < 1:
+        raise ValueError(f"grain must be a positive integer or None, got {grain!r}")
+    return min(n, <Py_ssize_t>(<size_t>-1 >> 1))
+
+
 cdef object map_rows(
     NativeKernel kernel, tuple values, object out, object n_jobs, object grain
 ):
@@ -102,10 +120,8 @@ cdef object map_rows(
     cdef Job job
     cdef Views views = Views()
     cdef int workers = min(effective_n_jobs(n_jobs), 1 << 20)
-    cdef Py_ssize_t n_least = 0 if grain is None else grain
+    cdef Py_ssize_t n_least = least_rows(grain)
     cdef int i
-    if n_least < 0 or (grain is not None and n_least == 0):
-        raise ValueError(f"grain must be a positive number or None, got {grain}")
     if len(values) != kernel.n_arguments:
         raise kernel.wrong_number(len(values))
     job.native = &kernel.native

@@ -62,7 +62,7 @@ cdef object pack_task(tuple task):
     cdef NativeKernel kernel = <NativeKernel>task[0]
     cdef PackedCall packed
     if len(<dict>task[2]) != 0:
-        raise TypeError(f"{kernel.describe()} takes no keyword arguments")
+        raise kernel.no_keywords(<dict>task[2])
     packed = PackedCall.__new__(PackedCall)
     packed.kernel = kernel
     kernel.fill(<tuple>task[1], &packed.frame)

@@ -44,6 +44,14 @@ cdef class NativeKernel:
             "given"
         )
 
+    def no_keywords(self, given):
+        """Return the error about arguments with names."""
+        names = ", ".join(map(repr, given))
+        return TypeError(
+            f"{self.describe()} takes no keyword arguments, got {names}: C functions "
+            "know their arguments by position only"
+        )
+
     def describe(self, at=None):
         """Name the kernel, or one of its arguments, for messages."""
         if at is None:

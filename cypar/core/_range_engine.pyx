@@ -22,12 +22,13 @@ Guarantees:
 Thread safety: any thread may submit, with or without the GIL.
 """
 
+from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 
 from cypar.core._helper_threads cimport SPIN_NS
 from cypar.core._port cimport (
-    port_cas64, port_detach, port_load32, port_load64, port_monotonic_ns, port_store32,
-    port_store64,
+    port_cas64, port_detach, port_exception_place, port_load32, port_load64,
+    port_monotonic_ns, port_store32, port_store64,
 )
 from cypar.core._region cimport (
     Region, Worker, close_region, enter, enter_as_helper, fail, get_helpers,
@@ -172,13 +173,15 @@ cdef void join(void* region) noexcept nogil:
 cdef void work(RangeJob* job, Course* course, bint is_caller) noexcept nogil:
     """Claim and run chunks until there are no more, or the region is cancelled."""
     cdef Py_ssize_t begin = 0, end
+    cdef PyObject* const* exception = port_exception_place()
     course.last = course.done = 0
     course.pace = port_load32(&job.pace)
     while not is_cancelled(&job.region):
         end = claim(job, course, &begin)
         if end == 0:
             return
-        if job.body(job.context, begin, end) == -1:
+        # an exception may be set by a body whose declaration does not admit to it
+        if job.body(job.context, begin, end) == -1 or exception[0] != NULL:
             fail(&job.region, begin, b"the body of a parallel range")
             return
         observe(job, course, end - begin)

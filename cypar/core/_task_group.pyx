@@ -27,8 +27,8 @@ from libc.stdlib cimport calloc, free
 
 from cypar.core._port cimport (
     port_add32, port_add64, port_attach, port_cas32, port_cas64, port_detach,
-    port_fence, port_load32, port_load64, port_monotonic_ns, port_park, port_pause,
-    port_spin_step, port_store32, port_store64, port_unpark,
+    port_exception_place, port_fence, port_load32, port_load64, port_monotonic_ns,
+    port_park, port_pause, port_spin_step, port_store32, port_store64, port_unpark,
 )
 from cypar.core._helper_threads cimport SPIN_NS
 from cypar.core._region cimport (
@@ -161,8 +161,11 @@ cdef void announce(Group* group) noexcept nogil:
 
 cdef void run_task(Group* group, Cell* task) noexcept nogil:
     """Run a task that was taken, or drop it if the group is cancelled."""
+    cdef int status
     if not is_cancelled(&group.region):
-        if (<plain_task>task.body)(task.context) == -1:
+        status = (<plain_task>task.body)(task.context)
+        # one whose declaration does not admit to an exception may have set one, too
+        if status == -1 or port_exception_place()[0] != NULL:
             fail(&group.region, <Py_ssize_t>task.order, b"a task of a group")
     if port_add64(&group.left, <uint64_t>-1) == 1:
         port_fence()

@@ -82,6 +82,15 @@ def test_a_failure_without_an_exception_is_a_runtime_error(bodies):
         bodies.fail_silently(100)
 
 
+@pytest.mark.parametrize("n_jobs", [1, 3])
+def test_an_exception_that_the_result_does_not_tell_of_is_raised(bodies, n_jobs):
+    """On a helper thread it would be found by whatever runs there next."""
+    for _ in range(20):
+        with pytest.raises(ValueError, match="hidden"):
+            bodies.fail_hidden(100, n_jobs)
+        bodies.call_python(lambda begin, end: None, 100, 1, n_jobs)
+
+
 def test_a_long_body_can_ask_for_cancellation(bodies):
     exc, n_cancelled = bodies.ask_for_cancel(3)
     assert str(exc) == "the first item"

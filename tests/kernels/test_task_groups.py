@@ -17,6 +17,13 @@ def test_every_task_runs_once(groups, n, n_jobs, gil):
     assert groups.run_group(n, n_jobs, 20, gil=gil) == n
 
 
+@pytest.mark.parametrize("n_jobs", [1, 3])
+def test_an_exception_that_the_result_does_not_tell_of_is_raised(groups, n_jobs):
+    for _ in range(20):
+        with pytest.raises(ValueError, match="hidden"):
+            groups.run_hiding(50, n_jobs)
+
+
 def test_tasks_run_at_the_same_time(groups):
     for _ in range(5):
         assert groups.meet_in_group(4, 4) == 4

@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """Loops with bodies that tests can look into."""
 
+from cpython.exc cimport PyErr_SetString
 from libc.stdint cimport int64_t
 
 from cypar.nogil cimport (
@@ -158,6 +159,18 @@ ctypedef int (*checked)(void*, Py_ssize_t, Py_ssize_t) except -1 nogil
 
 def fail_silently(Py_ssize_t n):
     parallel_for(<checked>silent_body, NULL, n, 0, -1)
+
+
+cdef int hiding_body(void* context, Py_ssize_t begin, Py_ssize_t end) except -1 nogil:
+    """Sets an exception, and does not say so."""
+    if begin <= 7 < end:
+        with gil:
+            PyErr_SetString(ValueError, "hidden")
+    return 0
+
+
+def fail_hidden(Py_ssize_t n, int n_jobs):
+    parallel_for(hiding_body, NULL, n, 1, n_jobs)
 
 
 cdef int asking_body(void* context, Py_ssize_t begin, Py_ssize_t end) except -1 nogil:

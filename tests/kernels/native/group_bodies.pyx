@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """Reductions and task groups that tests can look into."""
 
+from cpython.exc cimport PyErr_SetString
 from libc.stdint cimport int64_t
 
 from cypar.nogil cimport (
@@ -117,6 +118,20 @@ def run_group(Py_ssize_t n, int n_jobs=-1, long burn=0, function=None, bint gil=
     except ValueError as exc:
         return exc, total
     return total
+
+
+cdef int hiding_task(void* context) except -1 nogil:
+    with gil:
+        PyErr_SetString(ValueError, "hidden")
+    return 0
+
+
+def run_hiding(int n, int n_jobs):
+    """Tasks that set an exception and do not say so."""
+    group = TaskGroup(n_jobs)
+    for _ in range(n):
+        group.spawn(hiding_task, NULL)
+    group.wait()
 
 
 cdef int tree(void* context) except -1 nogil:
