@@ -3,6 +3,9 @@
 import numpy as np
 from tasks import Thing
 
+TOUCHED_EVERY = 4  # tasks
+ROW = 512  # elements of 8 bytes in 4 KiB
+
 
 class Payloads:
     """The payloads of one call.
@@ -35,6 +38,13 @@ class Payloads:
             for index in range(n):
                 self._refill(buffer, index)
                 yield buffer
+        elif self.kind == "touched":
+            # long enough unchanged for a copy to be watched instead of compared
+            array = self._make(0)
+            for index in range(n):
+                if index and index % TOUCHED_EVERY == 0:
+                    self._touch(array, index)
+                yield array
         else:
             for index in range(n):
                 yield self._make(index)
@@ -44,6 +54,11 @@ class Payloads:
             buffer.update(self._make_refilled(index))
         else:
             buffer[...] = self._make_refilled(index)
+
+    def _touch(self, array, index):
+        """Change 4 KiB in a row: as little as is always seen."""
+        start = index * 99_991 % max(1, len(array) - ROW)
+        array[start : start + ROW] += 1
 
     # ---- kinds -------------------------------------------------------------------
 
@@ -71,6 +86,12 @@ class Payloads:
         if self.call % 2:
             return {"index": index, "data": bytes([index % 256]) * self.size}
         return np.arange(self.size // 8) * (index + 1) + self.call
+
+    def _make_touched(self, index):
+        array = np.arange(self.size // 8) * 5.0 + self.call
+        for touched in range(TOUCHED_EVERY, index + 1, TOUCHED_EVERY):
+            self._touch(array, touched)
+        return array
 
     def _make_dict(self, index):
         return {"index": index, "array": self._make_array(index), "none": None}

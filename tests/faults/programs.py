@@ -90,6 +90,7 @@ SIZES = {
     300_000: 50,
     1_100_000: 16,
     3_000_000: 8,
+    6_000_000: 16,
 }
 FAULTY_TIMEOUT_S = 1.0  # far more than a healthy task takes
 
@@ -119,8 +120,8 @@ class Program:
         The calls are made in a with-block.
     n_tasks : int
     payload : str
-        What tasks get: 'index', 'bytes', 'array', 'view', 'same', 'refilled', 'dict'
-        or 'object'; of about ``size`` bytes.
+        What tasks get: 'index', 'bytes', 'array', 'view', 'same', 'refilled',
+        'touched', 'dict' or 'object'; of about ``size`` bytes.
     result : str
         What they return, see `tasks.value_of`.
     function : str
@@ -298,7 +299,7 @@ class _Draw:
         choose = self.random.choice
         kinds = ["index", "bytes", "array", "view", "same", "dict", "object"]
         if self.pickles:
-            kinds += ["refilled", "refilled"]  # threads get a reference
+            kinds += ["refilled", "refilled", "touched"]  # threads get a reference
         payload = choose(kinds)
         size = choose(list(SIZES))
         if self.fault == "disk" and size < 70_000:

@@ -199,7 +199,7 @@ class Runner:
         """Return the tasks of a call: a generator, or sometimes a list."""
         items = self._items(job, record)
         lazy = (
-            self.program.payload == "refilled"
+            self.program.payload in ("refilled", "touched")
             or self.program.fault == "fork"
             or self.program.variant == "input raises"
         )

@@ -4,6 +4,7 @@ The long runs are `make faults` and `make mutants`; see CONTRIBUTING.md.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,3 +50,19 @@ def test_same_seed_same_programs():
     first, second = (run_faults("-n", 30, "--seed", 7, "--show") for _ in range(2))
     assert first.stdout == second.stdout
     assert len(first.stdout.splitlines()) == 30
+
+
+PATCHES = sorted((FOLDER / "mutants").glob("*.patch"))
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git applies the patches")
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda path: path.stem)
+def test_mutants_still_apply(patch):
+    done = subprocess.run(
+        ["git", "apply", "--check", str(patch)],
+        cwd=FOLDER.parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
