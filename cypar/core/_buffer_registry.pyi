@@ -1,6 +1,7 @@
 from typing import Any, TypeAlias
 
 from cypar.core._segment import Segment
+from cypar.core._written_pages import WatchedRange
 
 # address, itemsize, shape, strides
 _Strided: TypeAlias = tuple[int, int, tuple[int, ...], tuple[int, ...]]
@@ -59,7 +60,9 @@ class Registry:
         immutable: bool,
         writable: bool,
         call: int,
+        watched: WatchedRange | None = None,
     ) -> Entry: ...
+    def watch(self, low: int, high: int) -> WatchedRange | None: ...
     def was_evicted(self, root: Any) -> bool: ...
     def remember_evicted(self, key: int, root: Any) -> None: ...
     def sweep(self) -> None: ...

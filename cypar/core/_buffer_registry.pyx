@@ -5,12 +5,11 @@ object (the *root*), have been copied to a segment. It is used again only if the
 are still the same:
 
 - up to 4 MB, all of them are compared at every use;
-- above, all are compared once in each call, and at the other uses one cache line in
+- above, the kernel tells which pages were written to since the copy was made, where it
+  can (`_written_pages`): only these are compared, and no change is missed;
+- otherwise all are compared once in each call, and at the other uses one cache line in
   each 4 KiB, starting at a random one. A change of 4 KiB in a row is always seen; one
   of a few bytes in 400 MB between two tasks of one call may not be;
-- when they are used for the third time in a call, or again in a later one, all are
-  compared, and from then on the kernel tells which pages were written to, where it can
-  (`_written_pages`): only these are compared, and no change is missed;
 - memory that nobody may write (``immutable``) is compared once in each call.
 
 Copies that workers may write to are compared by a fingerprint of all bytes, and are
@@ -112,25 +111,25 @@ cdef class Entry:
             or (self.seen_low <= low and high <= self.seen_high)
         )
         cdef Written answer = UNKNOWN
-        cdef bint samples
+        cdef bint samples, was_watched = self.watched is not None
         if self.writable and call != self.call:
             return False
         if self.immutable and covered:
             return True
         self.segment.pin()
         try:
-            if self.may_watch(low, high):
-                if self.watched is not None:
-                    answer = self.compare_written(low, high, seed)
-                elif (call != self.call or self.hits == 1) and self.begin_watch():
-                    low, high, covered = self.low, self.high, False
+            if was_watched:
+                answer = self.compare_written(low, high, seed)
+            elif call != self.call and self.may_watch(low, high):
+                if self.begin_watch():
+                    low, high = self.low, self.high  # all is compared, after that
             if answer != UNKNOWN:
                 same = answer == SAME
             elif self.strided is not None:
                 samples = covered and <uintptr_t>self.size > FULL_BYTES
                 same = self.compare_strided(samples, seed)
             else:
-                samples = covered and high - low > FULL_BYTES
+                samples = covered and high - low > FULL_BYTES and not was_watched
                 same = self.compare(low, high, DENSE if samples else 0, seed)
         finally:
             self.segment.unpin()
@@ -150,7 +149,7 @@ cdef class Entry:
     # ---- memory that the kernel watches -------------------------------------------
 
     cdef bint may_watch(self, uintptr_t low, uintptr_t high):
-        """Whether asking the kernel is worth it for a part of the copy."""
+        """Whether comparing all of the copy, to watch it, is worth it for a part."""
         return (
             self.strided is None
             and not self.writable
@@ -310,9 +309,19 @@ cdef class Registry:
                 entry.drop()
         return None
 
+    def watch(self, uintptr_t low, uintptr_t high):
+        """Let the kernel watch memory that is about to be copied, if that pays.
+
+        Returns
+        -------
+        WatchedRange or None
+            For `add`; it must be ended if nothing is added.
+        """
+        return written_pages.watch(low, high) if high - low > FULL_BYTES else None
+
     def add(self, root, uintptr_t low, uintptr_t high, tuple strided,
             Segment segment, Py_ssize_t offset, bint immutable, bint writable,
-            uint64_t call):
+            uint64_t call, WatchedRange watched=None):
         """Register a copy that has just been made; returns its entry."""
         cdef Entry entry = Entry.__new__(Entry)
         entry.registry = self
@@ -322,6 +331,7 @@ cdef class Registry:
         entry.segment = segment
         entry.offset = offset
         entry.immutable = immutable
+        entry.watched = watched
         entry.writable = writable
         entry.call = call
         entry.hits = 1 if self.was_evicted(root) else 0

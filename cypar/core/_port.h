@@ -436,6 +436,33 @@ static inline int port_scan_written(int pagemap, uint64_t begin, uint64_t *end,
     return -ENOSYS;
 #endif
 }
+/* Whether all memory from begin to end is writable and this process's own, without a
+ * file: 1 or 0; -errno where the kernel (before Linux 6.11) cannot be asked. maps is a
+ * descriptor of /proc/self/maps. */
+static inline int port_is_private(int maps, uint64_t begin, uint64_t end) {
+#ifdef __linux__
+    enum { READABLE = 1, WRITABLE = 2, SHARED = 8 };
+    while (begin < end) {
+        struct {
+            uint64_t size, flags, address, begin, end, access, page_size, offset, inode;
+            uint32_t major, minor, name_size, build_id_size;
+            uint64_t name, build_id;
+        } area = {0};
+        area.size = sizeof(area);
+        area.address = begin;
+        if (ioctl(maps, _IOC(_IOC_READ | _IOC_WRITE, 'f', 17, sizeof(area)), &area) != 0)
+            return errno == ENOENT ? 0 : -errno;
+        if ((area.access & (READABLE | WRITABLE | SHARED)) != (READABLE | WRITABLE) ||
+            area.inode != 0)
+            return 0;
+        begin = area.end;
+    }
+    return 1;
+#else
+    (void)maps, (void)begin, (void)end;
+    return -ENOSYS;
+#endif
+}
 /* Begin to load a cache line that will be read soon and once. */
 static inline void port_prefetch(const void *address) {
     __builtin_prefetch(address, 0, 0);

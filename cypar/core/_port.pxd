@@ -62,6 +62,7 @@ cdef extern from "_port.h" nogil:
     int port_unwatch(int fd, uint64_t begin, uint64_t size) noexcept
     int port_scan_written(int pagemap, uint64_t begin, uint64_t* end,
                           port_pages* found, int n_found) noexcept
+    int port_is_private(int maps, uint64_t begin, uint64_t end) noexcept
 
     ctypedef struct pthread_t:
         pass

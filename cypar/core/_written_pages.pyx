@@ -9,9 +9,8 @@ array is so known to be current without reading the array.
 What was measured (400 MB, Linux 6.18): to begin 7 ms with pages of 4 KiB, 0.13 ms with
 huge ones; a later scan 3.2 and 0.016 ms; comparing all bytes on two threads 40 ms. The
 first write to a watched page costs 1.6 us where a whole array is overwritten, which
-then takes ten times as long. Hence memory is watched only when it has been used
-unchanged before, and memory of which more than a quarter was written to is left alone
-for a while that doubles each time.
+then takes ten times as long. Hence memory of which more than a quarter was written to
+is left alone for a while that doubles each time.
 
 Only private memory without a file is watched: what another process or a device writes
 to a page lifts no protection. A kernel that is older, or a container that forbids
@@ -23,16 +22,18 @@ a scan consumes what it reports.
 
 import os
 
-from libc.errno cimport EAGAIN, EINTR
+from libc.errno cimport EAGAIN, EINTR, EMFILE, ENFILE, ENOMEM
 from libc.stdint cimport uint64_t, uintptr_t
 from libc.string cimport memcmp
 from posix.unistd cimport _SC_PAGESIZE, close, sysconf
 
 from cypar.core._port cimport (
-    port_pages, port_scan_written, port_unwatch, port_watch, port_watch_fd,
+    port_is_private, port_pages, port_scan_written, port_unwatch, port_watch,
+    port_watch_fd,
 )
 
-cdef Py_ssize_t MAX_RANGES = 64      # each may split one mapping into three
+# Each may split one mapping into three. The one not asked about for longest goes.
+cdef Py_ssize_t MAX_RANGES = 64
 cdef Py_ssize_t MAX_PATIENCE = 1000  # addresses that are remembered
 cdef Py_ssize_t MAX_LEFT_OUT = 1024
 cdef int WORTH_IT = 4                # with more than 1/4 of the pages written it is not
@@ -81,6 +82,8 @@ cdef class WatchedRange:
         cdef int pagemap = self.owner.pagemap
         if self.scanning or not self.is_live:
             return UNKNOWN
+        self.owner.ranges.remove(self)
+        self.owner.ranges.append(self)  # the one asked about last
         low = max(low & ~(PAGE - 1), self.low)
         high = min((high + PAGE - 1) & ~(PAGE - 1), self.high)
         if low >= high:
@@ -93,7 +96,7 @@ cdef class WatchedRange:
             self.owner.forget(self)
         elif answer == UNKNOWN:
             self.end(False)
-        elif reported > (high - low) // WORTH_IT:
+        elif reported > (self.high - self.low) // WORTH_IT:
             self.end(True)
         return answer
 
@@ -183,7 +186,10 @@ cdef class WrittenPages:
             if low < watched.high and watched.low < high:
                 return None
         if len(self.ranges) >= MAX_RANGES:
-            return None
+            watched = self.ranges[0]
+            watched.end(False)
+            if watched.scanning:  # it cannot go before that ends
+                return None
         watched = WatchedRange.__new__(WatchedRange)
         watched.low = low
         watched.high = high
@@ -215,15 +221,16 @@ cdef class WrittenPages:
 
     cdef bint open(self) except -1:
         """Get both descriptors; False if the system refuses."""
-        self.fd = port_watch_fd()
-        if self.fd < 0:
-            self.is_refused = True
-            return False
+        cdef int fd = port_watch_fd()
         try:
+            if fd < 0:
+                raise OSError(-fd, os.strerror(-fd))
+            self.fd = fd
             self.pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            self.is_refused = True
+        except OSError as error:
             self.close()
+            # it may have descriptors and memory again later
+            self.is_refused = error.errno not in (EMFILE, ENFILE, ENOMEM)
             return False
         return True
 
@@ -283,22 +290,35 @@ def is_private(uintptr_t low, uintptr_t high):
     >>> is_private(0, 4096)
     False
     """
-    cdef uintptr_t begin, end, known = low
+    cdef int maps, answer
     try:
-        with open("/proc/self/maps", "rb", buffering=1 << 16) as maps:
-            for line in maps:
-                fields = line.split(None, 5)
-                addresses = fields[0].split(b"-")
-                begin, end = int(addresses[0], 16), int(addresses[1], 16)
-                if end <= known:
-                    continue
-                if begin > known or fields[1] != b"rw-p" or fields[4] != b"0":
-                    return False
-                known = end
-                if known >= high:
-                    return True
-    except OSError:
-        pass  # no /proc
+        maps = os.open("/proc/self/maps", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            answer = port_is_private(maps, low, high)
+            return is_private_by_text(maps, low, high) if answer < 0 else answer == 1
+        finally:
+            os.close(maps)
+    except OSError:  # no /proc
+        return False
+
+
+def is_private_by_text(fd, uintptr_t low, uintptr_t high):
+    """Find that out from the text of /proc/self/maps, which has a line per mapping."""
+    cdef uintptr_t begin, end, known = low
+    with open(fd, "rb", closefd=False) as maps:
+        for line in maps:
+            fields = line.split(None, 5)
+            addresses = fields[0].split(b"-")
+            begin, end = int(addresses[0], 16), int(addresses[1], 16)
+            if end <= known:
+                continue
+            if begin > known or fields[1][:2] != b"rw" or fields[1][3:] != b"p":
+                return False
+            if fields[4] != b"0":
+                return False
+            known = end
+            if known >= high:
+                return True
     return False
 
 

@@ -128,16 +128,30 @@ class Copier:
             offset += shift
         else:
             segment, offset = choice.take(layout.size)
+        watched = None
         try:
             if strided is None:
+                if not writable:
+                    watched = registry.watch(low, high)
                 segment.write(offset, low, high - low, self.two_threads)
             else:
                 segment.write_strided(offset, strided)
         except BaseException:
             segment.unpin()
+            if watched is not None:
+                watched.end(False)
             raise
         entry = registry.add(
-            root, low, high, strided, segment, offset, immutable, writable, self.call
+            root,
+            low,
+            high,
+            strided,
+            segment,
+            offset,
+            immutable,
+            writable,
+            self.call,
+            watched,
         )
         return segment, entry.number, _offset(entry, layout)
 
