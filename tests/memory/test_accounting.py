@@ -218,7 +218,7 @@ def test_a_worker_unmaps_what_the_parent_has_no_more(fresh_arena):
     fresh_arena.max_idle_bytes = 0
     for i in range(30):
         out = run(delayed(mapped)(np.full(M // 4 + i * 1000, 1.0)) for _ in range(4))
-        assert max(n for _, n in out) <= 5
+        assert max(n for _, n in out) <= 8  # of this call and of the one before
 
 
 def test_a_parcel_pins_its_segments(fresh_arena):
