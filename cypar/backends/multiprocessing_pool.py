@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import importlib
 import multiprocessing.util  # noqa: F401 (its exit handler must run after ours)
 import os
 import select
@@ -33,6 +32,7 @@ from cypar.backends.wake_up import WakeUp
 from cypar.core import errors
 from cypar.core._segment import Leases
 from cypar.core._status_page import MAX_SEQUENCE, StatusPage, process_fd
+from cypar.core.late_import import late_import
 from cypar.transport import serialize
 
 CLOSE_S = 2.0  # healthy workers may take this long to end by themselves
@@ -115,7 +115,7 @@ class WorkerPool:
         self._watch()
 
     def _make_pool(self, arguments):
-        make = importlib.import_module(self._package + ".pool").Pool
+        make = late_import(self._package + ".pool", "Pool")
         method = self._context.get_start_method()
         # No Ctrl-C until the workers have a handler of their own. A fork server would
         # keep the mask for all its children.

@@ -17,6 +17,7 @@ import sys
 import warnings
 
 from cypar.core.errors import CyparWarning
+from cypar.core.late_import import late_import
 
 TYPE_CHECKING = False  # `typing` is slow to import; type checkers know this name
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ class BuiltinFactory:
 
     def load(self) -> Any:
         """Import and return the class."""
-        module = __import__(self.module, fromlist=[self.class_name])
-        return getattr(module, self.class_name)
+        return late_import(self.module, self.class_name)
 
     def __repr__(self) -> str:
         return f"<built-in backend {self.module}.{self.class_name}>"
@@ -255,8 +255,7 @@ def _wrap(obj: Any, nesting_level: int, inner: int | None, origin: str) -> Any:
 
 
 def _adapter(class_name: str) -> Any:
-    module = __import__("cypar.backends.foreign", fromlist=[class_name])
-    return getattr(module, class_name)
+    return late_import("cypar.backends.foreign", class_name)
 
 
 def _tell(obj: Any, nesting_level: int, inner: int | None) -> None:

@@ -19,6 +19,7 @@ from io import BytesIO
 from types import FunctionType, MethodType
 
 from cypar.core._plain import is_plain
+from cypar.core.late_import import late_import
 from cypar.transport import settings
 from cypar.transport.importable import refresh, travels_by_reference
 from cypar.transport.settings import (
@@ -270,9 +271,7 @@ def _load_by_value():
     global _by_value_pickler
     if _by_value_pickler is None:
         # costs 25 ms (cloudpickle), and most programs need it never or once
-        from cypar.transport.by_value import ByValuePickler
-
-        _by_value_pickler = ByValuePickler
+        _by_value_pickler = late_import("cypar.transport.by_value", "ByValuePickler")
     return _by_value_pickler
 
 

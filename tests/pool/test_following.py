@@ -65,6 +65,16 @@ def test_umask(two_workers):
         os.umask(before)
 
 
+def test_arguments_of_the_program(two_workers, monkeypatch):
+    for argv in (["program", "-x"], ["program"], []):
+        monkeypatch.setattr(sys, "argv", argv)
+        assert everywhere(_argv) == argv
+
+
+def _argv():
+    return sys.argv
+
+
 def test_path_and_new_module(two_workers, tmp_path, monkeypatch):
     (tmp_path / "brand_new_module.py").write_text("def value():\n    return 42\n")
     monkeypatch.syspath_prepend(str(tmp_path))

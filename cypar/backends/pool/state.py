@@ -1,4 +1,4 @@
-"""What a worker must have like its parent: directory, import path, environment.
+"""What a worker must have like its parent: directory, import path, `sys.argv` ...
 
 Checked before every dispatch; only what changed is sent (design: 1-2 us when nothing
 did).
@@ -18,11 +18,12 @@ from cypar.transport.importable import worker_path
 class Snapshot:
     """The parent's state at one moment; never changed once made."""
 
-    __slots__ = ("authkey", "cwd", "environ", "path", "pickling", "umask")
+    __slots__ = ("argv", "authkey", "cwd", "environ", "path", "pickling", "umask")
 
-    def __init__(self, cwd, path, environ, umask, pickling, authkey):
+    def __init__(self, cwd, path, argv, environ, umask, pickling, authkey):
         self.cwd = cwd
         self.path = path
+        self.argv = argv
         self.environ = environ
         self.umask = umask
         self.pickling = pickling
@@ -59,6 +60,7 @@ def snapshot():
     global _latest
     old = _latest
     environ = _environ()
+    argv = getattr(sys, "argv", None)  # programs that embed Python may have none
     pickling = settings.generation
     if old is not None:
         cwd = _cwd(old.cwd)
@@ -68,6 +70,7 @@ def snapshot():
             environ == old.environ
             and cwd == old.cwd
             and sys.path == old.path
+            and argv == old.argv
             and umask == old.umask
             and pickling == old.pickling
             and authkey == old.authkey
@@ -77,13 +80,21 @@ def snapshot():
         cwd = _cwd(None)
         umask = read_umask()
         authkey = _authkey()
-    _latest = Snapshot(cwd, list(sys.path), dict(environ), umask, pickling, authkey)
+    _latest = Snapshot(
+        cwd,
+        list(sys.path),
+        None if argv is None else list(argv),
+        dict(environ),
+        umask,
+        pickling,
+        authkey,
+    )
     return _latest
 
 
 def bare(state):
     """Return what a process started in ``state`` has: no settings made in Python."""
-    return Snapshot(state.cwd, state.path, state.environ, state.umask, 0, None)
+    return Snapshot(state.cwd, state.path, None, state.environ, state.umask, 0, None)
 
 
 # A worker is one level deeper than its parent; on POSIX the live mapping holds bytes.
@@ -104,6 +115,8 @@ def difference(old, new):
         changes["path"] = worker_path(new.path, new.cwd)
     if (old is None or old.cwd != new.cwd) and new.cwd is not None:
         changes["cwd"] = new.cwd
+    if new.argv is not None and (old is None or old.argv != new.argv):
+        changes["argv"] = new.argv
     if old is None or old.umask != new.umask:
         changes["umask"] = new.umask
     if new.pickling and (old is None or old.pickling != new.pickling):

@@ -238,6 +238,8 @@ class WorkerServer:
                 os.environb[name] = value
         if "path" in changes:
             sys.path[:] = changes["path"]
+        if "argv" in changes:
+            sys.argv[:] = changes["argv"]
         if "cwd" in changes:
             try:
                 os.chdir(changes["cwd"])
