@@ -15,6 +15,7 @@ cdef class Entry:
     cdef readonly tuple strided   # (address, itemsize, shape, strides), or None
     cdef readonly Segment segment
     cdef readonly Py_ssize_t offset  # of the copy in the segment
+    cdef readonly bint is_dropped
     cdef readonly bint immutable
     cdef readonly bint writable   # workers may write to the copy
     cdef readonly uint64_t call   # in which it was last compared
@@ -27,10 +28,12 @@ cdef class Entry:
     cdef bint is_current(self, uintptr_t low, uintptr_t high, uint64_t call,
                          uint64_t seed) except -1
     cdef bint may_watch(self, uintptr_t low, uintptr_t high)
-    cdef bint begin_watch(self) except -1
+    cdef int keep_watch(self, WatchedRange begun) except -1
     cdef Written compare_written(self, uintptr_t low, uintptr_t high,
                                  uint64_t seed) except *
     cdef int unwatch(self, bint was_in_vain) except -1
+    cdef bint compare_all(self, uintptr_t low, uintptr_t high, bint may_sample,
+                          uint64_t seed) except -1
     cdef bint compare(self, uintptr_t low, uintptr_t high, size_t step,
                       uint64_t seed) except -1
     cdef bint compare_strided(self, bint samples, uint64_t seed) except -1
@@ -38,7 +41,7 @@ cdef class Entry:
     cdef int detach(self) except -1
     cdef int attach(self, root) except -1
     cdef bint holds(self, uintptr_t low, uintptr_t high, tuple strided,
-                    bint writable) except -1
+                    bint writable, uint64_t call) except -1
 
 
 cdef class Registry:

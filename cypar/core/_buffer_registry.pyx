@@ -19,7 +19,8 @@ No reference to a user's object outlives the call, not even a weak one (NumPy re
 to resize an array that has one). What remains is an *orphan*: an address, whose bytes
 the next call compares, all of them, before it uses the copy again.
 
-Thread safety: GIL. Comparisons run without it, on pinned segments.
+Thread safety: GIL. Comparisons run without it, on pinned segments; what another thread
+has done meanwhile is looked at again after that.
 """
 
 import sys
@@ -51,7 +52,12 @@ cdef class Entry:
         return not self.is_weak and _getrefcount(self.root) <= _alone
 
     def drop(self):
-        """Forget the copy. The segment stays as it is."""
+        """Forget the copy. The segment stays as it is. Idempotent."""
+        if self.is_dropped:
+            return
+        self.is_dropped = True
+        if self.writable:
+            self.segment.unpin()
         self.unwatch(False)
         self.detach()
         if self in self.registry.orphans:
@@ -86,10 +92,12 @@ cdef class Entry:
         return 0
 
     cdef bint holds(self, uintptr_t low, uintptr_t high, tuple strided,
-                    bint writable) except -1:
+                    bint writable, uint64_t call) except -1:
         """Whether the copy is of memory that includes what is described."""
-        if self.writable != writable:
+        if self.is_dropped or self.segment.claimed or self.writable != writable:
             return False
+        if writable and call != self.call:
+            return False  # each call has its own
         if strided is not None or self.strided is not None:
             return strided == self.strided
         if writable:  # all of it is compared, so it must be the memory of now
@@ -105,37 +113,39 @@ cdef class Entry:
 
     cdef bint is_current(self, uintptr_t low, uintptr_t high, uint64_t call,
                          uint64_t seed) except -1:
-        """Whether the bytes from ``low`` to ``high`` are those of the copy."""
+        """Whether the bytes from ``low`` to ``high`` are those of the copy.
+
+        If so, its segment stays pinned.
+        """
         cdef bint covered = call == self.call and (
             self.strided is not None
             or (self.seen_low <= low and high <= self.seen_high)
         )
         cdef Written answer = UNKNOWN
-        cdef bint samples, was_watched = self.watched is not None
-        if self.writable and call != self.call:
-            return False
+        cdef WatchedRange begun = None
+        cdef bint was_watched = self.watched is not None, same = False
+        self.segment.pin()
         if self.immutable and covered:
             return True
-        self.segment.pin()
         try:
             if was_watched:
                 answer = self.compare_written(low, high, seed)
             elif call != self.call and self.may_watch(low, high):
-                if self.begin_watch():
-                    low, high = self.low, self.high  # all is compared, after that
+                begun = written_pages.watch(low, high)  # and then all is compared
             if answer != UNKNOWN:
                 same = answer == SAME
-            elif self.strided is not None:
-                samples = covered and <uintptr_t>self.size > FULL_BYTES
-                same = self.compare_strided(samples, seed)
             else:
-                samples = covered and high - low > FULL_BYTES and not was_watched
-                same = self.compare(low, high, DENSE if samples else 0, seed)
+                same = self.compare_all(low, high, covered and not was_watched, seed)
         finally:
-            self.segment.unpin()
+            if not same:
+                self.segment.unpin()
+                if begun is not None:
+                    begun.end(True)  # it had changed before
         if not same:
-            self.unwatch(answer == UNKNOWN)  # it changed just before it was watched
+            self.unwatch(answer == UNKNOWN)
             return False
+        if begun is not None:
+            self.keep_watch(begun)
         if not covered:
             if call == self.call and low <= self.seen_high and self.seen_low <= high:
                 self.seen_low = min(low, self.seen_low)
@@ -146,27 +156,37 @@ cdef class Entry:
             self.call = call
         return True
 
+    cdef bint compare_all(self, uintptr_t low, uintptr_t high, bint may_sample,
+                          uint64_t seed) except -1:
+        """Compare without the kernel's help: all bytes, or samples of many."""
+        if self.strided is not None:
+            may_sample = may_sample and <uintptr_t>self.size > FULL_BYTES
+            return self.compare_strided(may_sample, seed)
+        may_sample = may_sample and high - low > FULL_BYTES
+        return self.compare(low, high, DENSE if may_sample else 0, seed)
+
     # ---- memory that the kernel watches -------------------------------------------
 
     cdef bint may_watch(self, uintptr_t low, uintptr_t high):
-        """Whether comparing all of the copy, to watch it, is worth it for a part."""
+        """Whether to watch the copied memory, all of which is about to be compared.
+
+        Of a larger copy, the rest may not even exist any more.
+        """
         return (
             self.strided is None
             and not self.writable
-            and self.high - self.low > FULL_BYTES
-            and high - low >= (self.high - self.low) // 2
+            and high - low > FULL_BYTES
+            and low == self.low
+            and high == self.high
         )
 
-    cdef bint begin_watch(self) except -1:
-        """Let the kernel watch this memory, which must be compared after that."""
-        cdef WatchedRange watched = written_pages.watch(self.low, self.high)
-        if watched is None:
-            return False
-        if self not in self.segment.entries:  # another thread has dropped it
-            watched.end(False)
-            return False
-        self.watched = watched
-        return True
+    cdef int keep_watch(self, WatchedRange begun) except -1:
+        """Rely on the kernel from now on."""
+        if self.is_dropped or self.watched is not None:
+            begun.end(False)  # another thread has been here meanwhile
+        else:
+            self.watched = begun
+        return 0
 
     cdef Written compare_written(self, uintptr_t low, uintptr_t high,
                                  uint64_t seed) except *:
@@ -276,6 +296,9 @@ cdef class Registry:
              uint64_t call):
         """Return an entry whose copy holds these bytes as they are now, or None.
 
+        Its segment is pinned once more: nobody can write to it before the caller does
+        something with it.
+
         Parameters
         ----------
         root : object
@@ -292,13 +315,13 @@ cdef class Registry:
         cdef Entry entry
         for entry in list(self.entries.get(id(root), ())):
             owner = entry.root() if entry.is_weak else entry.root
-            if owner is root and entry.holds(low, high, strided, writable):
+            if owner is root and entry.holds(low, high, strided, writable, call):
                 if entry.is_current(low, high, call, next_random(&self.state)):
                     entry.hits += 1
                     return entry
                 entry.drop()  # the memory has changed
         for entry in list(self.orphans):
-            if entry.holds(low, high, strided, writable):
+            if entry.holds(low, high, strided, writable, call):
                 if entry.is_current(low, high, call, next_random(&self.state)):
                     # another thread, which compared it as well, may have been first
                     if entry in self.orphans:
@@ -339,6 +362,7 @@ cdef class Registry:
         entry.number = self.last_number
         if writable:
             entry.take_digest()
+            segment.pin()  # what tasks write to it is to be seen by the next ones
         entry.attach(root)
         segment.entries.append(entry)
         return entry
@@ -365,7 +389,7 @@ cdef class Registry:
         cdef Entry entry
         for known in list(self.entries.values()):
             for entry in list(known):
-                if entry.call != call:
+                if entry.call != call or entry.is_dropped:
                     continue
                 if entry.writable or entry.size < ORPHAN_BYTES:
                     entry.drop()

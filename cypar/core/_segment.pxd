@@ -17,6 +17,7 @@ cdef class Segment:
     cdef char* base
     cdef bint in_memory                # not a file on some disk
     cdef readonly Py_ssize_t pins      # parcels and copies under way that use it
+    cdef readonly bint claimed         # about to be emptied or closed
     cdef readonly bint retired         # must not be written any more
     cdef public bint is_slab           # holds several small buffers
     cdef public Py_ssize_t cursor      # of a slab: bytes given away
@@ -25,9 +26,12 @@ cdef class Segment:
     cdef list holders                  # Leases of workers that got it
 
     cdef int check(self, Py_ssize_t offset, Py_ssize_t n) except -1
+    cdef int note_hole(self) except -1
     cdef int note_filled(self, Py_ssize_t end, Py_ssize_t touched) except -1
     cpdef bint is_leased(self)
     cpdef bint is_idle(self)
+    cpdef bint claim(self, bint to_close=*)
+    cpdef Py_ssize_t take_piece(self, Py_ssize_t n, Py_ssize_t alignment)
 
 
 cdef class Parcel:

@@ -115,6 +115,7 @@ cdef class Segment:
             status = fill(self.base + offset, self.fd, offset, <const char*>address,
                           n, ready, touched, two_threads)
         if status != 0:
+            self.note_hole()
             raise OSError(-status, os.strerror(-status))
         self.note_filled(offset + n, min(offset + n, self.allocated))
 
@@ -134,12 +135,19 @@ cdef class Segment:
             if status == 0:
                 copy_strided(self.base + offset, &view)
         if status != 0:
+            self.note_hole()
             raise OSError(-status, os.strerror(-status))
         self.note_filled(offset + n, offset + n)
 
     cdef int note_filled(self, Py_ssize_t end, Py_ssize_t touched) except -1:
         self.allocated = max(self.allocated, end)
         self.touched = max(self.touched, touched)
+        return 0
+
+    cdef int note_hole(self) except -1:
+        """Some pages are missing; of several buffers, those after them may be there."""
+        if self.is_slab:
+            self.retired = True  # `allocated` would promise too much
         return 0
 
     def unlink(self):
@@ -174,6 +182,40 @@ cdef class Segment:
         """Whether it may be written."""
         return self.pins == 0 and not self.retired and not self.is_leased()
 
+    # These two decide and act in one step: no other thread can come between, since no
+    # Python code runs in them.
+
+    cpdef bint claim(self, bint to_close=False):
+        """Pin it and keep everybody else away, if nobody uses it; False otherwise.
+
+        For one who will `make_empty` or, if ``to_close``, close it.
+        """
+        if (
+            self.claimed or self.pins != 0 or self.is_leased()
+            or (self.retired and not to_close)
+        ):
+            return False
+        self.claimed = True
+        self.pins = 1
+        return True
+
+    cpdef Py_ssize_t take_piece(self, Py_ssize_t n, Py_ssize_t alignment):
+        """Pin it for one more buffer; returns where that begins, -1: no room."""
+        cdef Py_ssize_t offset = self.cursor
+        if (
+            not self.is_slab or self.claimed or self.retired
+            or n > self.capacity - offset
+        ):
+            return -1
+        self.cursor = (offset + n + alignment - 1) // alignment * alignment
+        self.pins += 1
+        return offset
+
+    def make_empty(self):
+        """Forget what it holds, after `claim`; others may use it again."""
+        self.forget_content()
+        self.claimed = False
+
     def ask_holders_to_collect(self):
         """Let the workers that hold it collect garbage after their task."""
         cdef Leases leases
@@ -181,7 +223,7 @@ cdef class Segment:
             leases.page.ask_to_collect()
 
     def forget_content(self):
-        """Take it out of the registry: it is about to be written or closed."""
+        """Take it out of the registry."""
         for entry in list(self.entries):
             entry.drop()
         self.cursor = 0

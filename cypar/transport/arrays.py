@@ -11,6 +11,8 @@ import sys
 from cypar.core._segment import copy_to_bytearray
 from cypar.transport.pieces import MODES
 
+# what `memoryview.cast` knows
+VIEW_FORMATS = frozenset("cbB?hHiIlLqQnNfdP")
 # dtype.kind of arrays whose dtype is fully described by its string
 SIMPLE_KINDS = frozenset("biufcSUmM")
 
@@ -141,7 +143,10 @@ def rebuild_stored(stored, dtype, shape, order, may_map):
 def rebuild_memoryview(piece, layout):
     """Make a memoryview with the format and shape of the original."""
     view = memoryview(piece)
-    return view if layout == ("B", (view.nbytes,)) else view.cast("B").cast(*layout)
+    if layout == ("B", (view.nbytes,)):
+        return view
+    # `cast` takes no shape with zeros
+    return view.cast("B").cast(*(layout if view.nbytes else layout[:1]))
 
 
 def rebuild_bytearray(piece):

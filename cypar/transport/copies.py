@@ -119,7 +119,6 @@ class Copier:
         entry = registry.find(root, *wanted, strided, writable, self.call)
         if entry is not None:
             choice.counters.reused += 1
-            entry.segment.pin()
             return entry.segment, entry.number, _offset(entry, layout)
         if strided is None:
             # elements that are aligned here stay so, wherever the memory begins

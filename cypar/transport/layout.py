@@ -70,6 +70,8 @@ def address_of(array):
 def bounds(first, array):
     """Return the addresses of the lowest byte and past the highest one."""
     low = high = first
+    if not array.size:
+        return low, high
     for length, stride in zip(array.shape, array.strides, strict=True):
         if stride < 0:
             low += (length - 1) * stride

@@ -70,7 +70,7 @@ def reduce_view(array, backing):
         As ``__reduce__``; None if the array must travel by value.
     """
     kind = _KINDS.get(backing.mode)
-    if kind is None or array.dtype.hasobject:
+    if kind is None or array.dtype.hasobject or not array.nbytes:
         return None
     identity = _identity(backing)
     if identity is None:

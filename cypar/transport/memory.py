@@ -19,7 +19,7 @@ from _pickle import dumps as _c_dumps
 
 from cypar.core._plain import is_plain
 from cypar.core._segment import Parcel, buffer_address
-from cypar.transport import arrays, memmap, serialize, settings
+from cypar.transport import arrays, serialize, settings
 from cypar.transport.copies import Copier
 from cypar.transport.layout import Layout
 from cypar.transport.pieces import (
@@ -119,10 +119,6 @@ class CallMemory(Reducer):
         if type(obj) is Shared:
             return self._reduce_shared(obj)
         return super().reduce(obj)
-
-    def by_reference(self, array):
-        backing = memmap.backing_of(array)
-        return None if backing is None else memmap.reduce_view(array, backing)
 
     def put_array(self, array, may_map):
         if len(self.parcel) >= MAX_PIECES:

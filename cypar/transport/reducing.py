@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from _pickle import PickleBuffer
 
-from cypar.transport import arrays
+from cypar.transport import arrays, memmap
+from cypar.transport.mappings import is_ours
 
 
 class LargeBytes:
@@ -44,10 +45,6 @@ class Reducer:
         """Forget all buffers: the pickler begins anew."""
         raise NotImplementedError
 
-    def by_reference(self, array):
-        """Return how to reduce a view of a file of the user's; None if it is none."""
-        raise NotImplementedError
-
     def put_array(self, array, may_map):
         """Take an array out of the pickle; returns how to reduce it."""
         raise NotImplementedError
@@ -63,6 +60,16 @@ class Reducer:
     def put_raw(self, buffer, owner):
         """Take contiguous bytes of an object out; False if they must stay in."""
         raise NotImplementedError
+
+    def by_reference(self, array):
+        """Return how to reduce a view of a file of the user's; None if it is none.
+
+        Segments are no such files, even if they have names: they will be written again.
+        """
+        backing = memmap.backing_of(array)
+        if backing is None or is_ours(backing.base):
+            return None
+        return memmap.reduce_view(array, backing)
 
     # ---- what picklers call -------------------------------------------------------
 
@@ -150,12 +157,26 @@ class Reducer:
 
     def _reduce_memoryview(self, view):
         layout = (view.format, view.shape)
+        if view.format not in arrays.VIEW_FORMATS or (
+            view.ndim > 1 and not view.nbytes
+        ):
+            return self._reduce_odd_memoryview(view)
         if view.c_contiguous and view.nbytes >= self.raw_bytes:
             raw = view if layout == ("B", (view.nbytes,)) else view.cast("B")
             if self.put_raw(raw, view.obj):
                 return arrays.rebuild_memoryview, (self.token(), layout)
         data = view.tobytes() if view.readonly else bytearray(view.tobytes())
         return arrays.rebuild_memoryview, (data, layout)
+
+    def _reduce_odd_memoryview(self, view):
+        """Reduce one that `memoryview.cast` cannot make again: by way of an array."""
+        numpy = arrays.loaded_numpy()
+        if numpy is None:
+            raise TypeError(
+                f"a memoryview of format {view.format!r} and shape {view.shape} cannot "
+                "be sent to another process; send bytes(view) and the format"
+            )
+        return memoryview, (arrays.Plain(numpy.asarray(view)),)
 
 
 _SPECIAL = {

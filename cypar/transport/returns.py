@@ -11,9 +11,8 @@ from __future__ import annotations
 from _pickle import dumps as _c_dumps
 
 from cypar.core._plain import is_plain
-from cypar.transport import arrays, memmap, serialize, settings
+from cypar.transport import arrays, serialize, settings
 from cypar.transport._channel import AS_BYTEARRAY, AS_BYTES, AS_MEMORY
-from cypar.transport.mappings import is_ours
 from cypar.transport.reducing import LargeBytes, Reducer
 
 RESULT_BYTES = 64 << 10  # buffers of at least as many bytes go aside
@@ -56,13 +55,6 @@ class Returns(Reducer):
 
     def restart(self):
         self.buffers.clear()
-
-    def by_reference(self, array):
-        """Refer to files of the user's; segments will be written again."""
-        backing = memmap.backing_of(array)
-        if backing is None or is_ours(backing.base):
-            return None
-        return memmap.reduce_view(array, backing)
 
     def _reduce_small(self, array, default):
         reduced = super()._reduce_small(array, default)

@@ -13,7 +13,9 @@ A new copy takes a free segment; then one that is cached and was never used agai
 only then is a new one made. So shared memory follows the tasks in flight, not the
 length of the loop, and still an object that comes again and again is copied once.
 
-Thread safety: GIL. A segment is pinned before anything can take the GIL away.
+Thread safety: GIL. Another thread may run between any two lines, so who wants to write
+to a segment or to close it has to `claim` it first, and looks for another one if that
+fails.
 """
 
 from __future__ import annotations
@@ -105,7 +107,7 @@ class Arena:
     @property
     def total_bytes(self):
         """Bytes that have pages."""
-        return sum(segment.allocated for segment in self.segments)
+        return sum(map(_size, list(self.segments)))
 
     # ---- room for a copy -----------------------------------------------------------
 
@@ -124,13 +126,6 @@ class Arena:
         segment = self._recycled(n)
         if segment is None:
             segment = self._new(n)
-        else:
-            segment.pin()
-            self._evict(segment)
-            if segment is self.slab:
-                self.slab = None  # else small buffers would be written into it
-            segment.is_slab = False
-            segment.cursor = 0
         return self._ready(segment, 0, n)
 
     def _ready(self, segment, offset, n):
@@ -148,9 +143,23 @@ class Arena:
         return segment, offset
 
     def _recycled(self, n):
-        """Return an idle segment that may be written, or None."""
+        """Return a segment that nobody needs, empty and pinned once, or None."""
+        while True:
+            segment = self._best(n)
+            if segment is None:
+                return None
+            if segment.claim():
+                if segment is self.slab:
+                    self.slab = None
+                segment.is_slab = False  # else small buffers would be written into it
+                self._evict(segment)
+                segment.make_empty()
+                return segment
+
+    def _best(self, n):
+        """Return the idle segment that should be written next, or None."""
         free, cached = [], []
-        for segment in self.segments:
+        for segment in list(self.segments):
             if segment.is_idle():
                 again = any(entry.hits for entry in segment.entries)
                 (cached if again else free).append(segment)
@@ -167,13 +176,13 @@ class Arena:
         candidates = sorted(free + cached, key=lambda s: s.used)
         for segment in candidates:
             if segment.allocated >= n:
-                self._evict(segment)
                 return segment
         for segment in candidates:
             if self.total_bytes + n <= self.max_bytes:
                 break
-            self._evict(segment)
-            self._close(segment)
+            if segment.claim():
+                self._evict(segment)
+                self._close(segment)
         return None
 
     def _evict(self, segment):
@@ -196,38 +205,42 @@ class Arena:
 
     def _ask_for_lingering(self):
         """Let workers collect garbage if finished tasks still hold much memory."""
-        lingering = [s for s in self.segments if s.pins == 0 and s.is_leased()]
+        segments = list(self.segments)
+        lingering = [s for s in segments if s.pins == 0 and s.is_leased()]
         if sum(map(_size, lingering)) >= LINGERING_BYTES:
             for segment in lingering:
                 segment.ask_holders_to_collect()
 
     def _take_of_slab(self, n):
         slab = self.slab
-        wanted = n if n > SLAB_PIECE else 0
-        if slab is not None and slab.pins == 0 and slab.is_idle():
-            slab.forget_content()  # all that it held is done with
-        if (
-            slab is None
-            or slab.retired
-            or (slab.cursor and slab.cursor + n > max(slab.capacity, SLAB_BYTES))
-        ):
-            slab = self._fresh_slab(max(n, LARGE_SLAB_BYTES if wanted else SLAB_BYTES))
+        offset = -1
+        if slab is not None:
+            if slab.claim():  # all that it held is done with
+                slab.make_empty()
+                slab.unpin()
+            offset = slab.take_piece(n, ALIGNMENT)
+        if offset < 0:
+            slab = self._fresh_slab(
+                max(n, LARGE_SLAB_BYTES if n > SLAB_PIECE else SLAB_BYTES)
+            )
+            offset = slab.take_piece(n, ALIGNMENT)
+            slab.unpin()
             self.slab = slab
-        else:
-            slab.pin()
-        offset = slab.cursor
-        slab.cursor = -(-(offset + n) // ALIGNMENT) * ALIGNMENT
         return self._ready(slab, offset, n)
 
     def _fresh_slab(self, size):
-        for segment in self.segments:
-            if segment.is_slab and segment.capacity >= size and segment.is_idle():
-                segment.pin()
-                segment.forget_content()
+        """Return an empty slab, pinned once, which no other thread knows of."""
+        for segment in list(self.segments):
+            if segment.is_slab and segment.capacity >= size and segment.claim():
+                segment.make_empty()
                 return segment
         slab = self._new(size)
+        try:
+            slab.reserve(size)  # now: it must not move once others write to it
+        except BaseException:
+            slab.unpin()
+            raise
         slab.is_slab = True
-        slab.reserve(size)
         return slab
 
     # ---- giving memory back --------------------------------------------------------
@@ -236,18 +249,24 @@ class Arena:
         """Free idle segments, the longest unused first, until the rest is small."""
         if max_idle_bytes is None:
             max_idle_bytes = self.max_idle_bytes
-        idle = [s for s in self.segments if s.pins == 0 and not s.is_leased()]
+        segments = list(self.segments)
+        idle = [s for s in segments if s.pins == 0 and not s.is_leased()]
         kept = sum(map(_size, idle))
         for segment in sorted(idle, key=lambda s: s.used):
             if kept <= max_idle_bytes and not segment.retired:
                 continue
-            kept -= segment.allocated
-            self._close(segment)
+            size = segment.allocated
+            if segment.claim(True):
+                kept -= size
+                self._close(segment)
 
     def _close(self, segment):
         if segment is self.slab:
             self.slab = None
-        self.segments.remove(segment)
+        try:
+            self.segments.remove(segment)
+        except ValueError:
+            return  # another thread closes it
         segment.close()
 
     def close(self):
@@ -257,7 +276,7 @@ class Arena:
 
     def descriptors(self):
         """Return what the segments and their registry have open, for leak checks."""
-        return {segment.fd for segment in self.segments} | descriptors()
+        return {segment.fd for segment in list(self.segments)} | descriptors()
 
     def abandon(self):
         """In a forked child: forget the parent's segments without touching them."""

@@ -78,8 +78,9 @@ def share(obj):
 def sweep():
     """Forget objects that nobody else refers to."""
     for key in list(shared):
-        if sys.getrefcount(shared[key].obj) <= _ALONE:
-            del shared[key]
+        handle = shared.get(key)  # another thread may sweep, too
+        if handle is not None and sys.getrefcount(handle.obj) <= _ALONE:
+            shared.pop(key, None)
 
 
 def replace(args, kwargs):
@@ -88,6 +89,15 @@ def replace(args, kwargs):
         return args, kwargs
     args = tuple(shared.get(id(arg), arg) for arg in args)
     return args, {name: shared.get(id(arg), arg) for name, arg in kwargs.items()}
+
+
+class Failed:
+    """Stands in a worker for an object that could not be loaded."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error):
+        self.error = error
 
 
 # ---- in a worker -----------------------------------------------------------------
@@ -111,9 +121,15 @@ def drop_shared(numbers):
 def load_shared(number):
     """Return the object that a pickle refers to."""
     if number not in _loaded:
-        _loaded[number] = _unloaded[number].load(0)
-        del _unloaded[number]
-    return _loaded[number]
+        inbox = _unloaded.pop(number)
+        try:
+            _loaded[number] = inbox.load(0)
+        except Exception as error:  # it cannot be loaded again: its leases have ended
+            _loaded[number] = Failed(error)
+    found = _loaded[number]
+    if type(found) is Failed:
+        raise found.error
+    return found
 
 
 def _count_alone():

@@ -2,12 +2,15 @@
 
 The files of one call lie in one folder of their own, which nobody else may enter and
 whose name cannot be guessed. It is removed at the end of the call, at the end of the
-process, and, if the process was killed, by the next one that uses the same place.
+process, and, if the process was killed, by the next one that uses the same place. Its
+name says whose it is; processes of other machines and containers, which may use the
+same disk, cannot tell whether it still lives.
 """
 
 from __future__ import annotations
 
 import atexit
+import binascii
 import os
 from _thread import allocate_lock
 
@@ -62,8 +65,9 @@ class TempFolder:
     def _make(self):
         os.makedirs(self.parent, exist_ok=True)
         remove_stale(self.parent)
-        name = f"{_PREFIX}{os.getpid()}-{start_time(os.getpid())}-{os.urandom(8).hex()}"
-        path = os.path.join(self.parent, name)
+        pid = os.getpid()
+        owner = f"{process_space()}-{pid}-{start_time(pid)}"
+        path = os.path.join(self.parent, f"{_PREFIX}{owner}-{os.urandom(8).hex()}")
         os.mkdir(path, 0o700)
         self.path = path
         _open.add(self)
@@ -82,10 +86,11 @@ def remove_stale(parent):
         names = os.listdir(parent)
     except OSError:
         return
+    prefix = f"{_PREFIX}{process_space()}-"
     for name in names:
-        pid, _, rest = name.removeprefix(_PREFIX).partition("-")
+        pid, _, rest = name.removeprefix(prefix).partition("-")
         started = rest.partition("-")[0]
-        if not name.startswith(_PREFIX) or not pid.isdecimal() or not started:
+        if not name.startswith(prefix) or not pid.isdecimal() or not started:
             continue
         if start_time(int(pid)) != started:
             path = os.path.join(parent, name)
@@ -95,6 +100,20 @@ def remove_stale(parent):
                 continue
             if ours:
                 _remove_tree(path)
+
+
+def process_space():
+    """Return eight digits for the machine and container that process ids belong to."""
+    try:
+        with open("/etc/machine-id", encoding="ascii", errors="replace") as file:
+            space = file.read()
+    except OSError:
+        space = os.uname().nodename
+    try:
+        space += os.readlink("/proc/self/ns/pid")
+    except OSError:
+        pass  # no /proc
+    return f"{binascii.crc32(space.encode()):08x}"
 
 
 def start_time(pid):

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from cypar.transport import temp_folder
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 PROLOGUE = """
@@ -150,6 +152,25 @@ Parallel(n_jobs=2, temp_folder=folder)(delayed(report)(a) for a in arrays())
     third = start(text, folder)
     third.stdout.readline()
     assert len(os.listdir(folder)) == 3
+
+
+def test_folders_of_other_machines_and_containers_are_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(temp_folder, "process_space", lambda: "0123abcd")
+    elsewhere = temp_folder.TempFolder(tmp_path)
+    elsewhere.make_segment().close()
+    pid, started = os.path.basename(elsewhere.path).split("-")[2:4]
+    dead = tmp_path / os.path.basename(elsewhere.path).replace(started, started + "1")
+    dead.mkdir()
+    monkeypatch.undo()
+    temp_folder.remove_stale(tmp_path)
+    assert dead.exists()
+    assert os.path.exists(elsewhere.path)
+    monkeypatch.setattr(temp_folder, "process_space", lambda: "0123abcd")
+    temp_folder.remove_stale(tmp_path)
+    assert not dead.exists()  # there, its process is known to be dead
+    assert os.path.exists(elsewhere.path)
+    assert int(pid) == os.getpid()
+    elsewhere.remove()
 
 
 @pytest.mark.parametrize("where", [None, "folder"])

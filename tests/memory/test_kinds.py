@@ -122,6 +122,9 @@ OTHERS = {
     "bytearray": lambda: bytearray(range(256)) * 8000,
     "memoryview": lambda: memoryview(bytes(range(256)) * 8000),
     "typed memoryview": lambda: memoryview(np.arange(N).reshape(400, -1)),
+    "big-endian memoryview": lambda: memoryview(np.arange(N).astype(">f8")),
+    "complex memoryview": lambda: memoryview(np.arange(N) * 1j),
+    "memoryview of records": lambda: memoryview(np.zeros(N, "i4,f8")),
     "class with buffers": lambda: Buffered(bytearray(range(256)) * 8000),
     "class with read-only buffers": lambda: Buffered(bytes(range(256)) * 8000),
     "nested": lambda: {"x": [np.arange(N), (np.ones(N),)], "y": {1: np.zeros(N)}},
@@ -132,7 +135,8 @@ KINDS = {**ARRAYS, **OTHERS}
 def equal(a, b):
     """Whether two objects of one of these kinds are equal."""
     if type(a) is memoryview:
-        return a.format == b.format and a.shape == b.shape and a.tolist() == b.tolist()
+        same = a.format == b.format and a.shape == b.shape
+        return same and a.tobytes() == b.tobytes()
     if isinstance(a, np.ndarray):
         assert a.dtype == b.dtype
         if isinstance(a, np.ma.MaskedArray):
@@ -277,3 +281,25 @@ def test_many_small_arrays(fresh_arena):
     out = run(delayed(np.sum)(a) for a in arrays)
     assert out == [float(i * 100) for i in range(3000)]
     assert len(fresh_arena.segments) < 20
+
+
+def describe_view(view):
+    return view.format, view.shape, view.tobytes()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6).astype(">i2").reshape(2, 3),
+        np.arange(6.0),
+        np.float64(1),
+        np.zeros((0, 3)),
+        np.zeros(0),
+        np.zeros(3, "i4,f8"),
+    ],
+    ids=lambda array: f"{array.dtype}{array.shape}",
+)
+def test_small_memoryviews(parallel, array):
+    view = memoryview(array)
+    expected = [(view.format, view.shape, view.tobytes())] * 2
+    assert parallel()(delayed(describe_view)(view) for _ in range(2)) == expected

@@ -251,3 +251,23 @@ def test_s48_mode_of_the_memmap(parallel, mode, seen, writable):
 def test_s48_none_maps_nothing(parallel):
     out = parallel(mmap_mode=None)(delayed(write_first)(np.ones(M)) for _ in range(4))
     assert out == [-1.0] * 4
+
+
+def keep_first(array):
+    """Return what the array that this worker got first holds now."""
+    if not hasattr(sys, "kept_by_test"):
+        sys.kept_by_test = array
+    return os.getpid(), float(sys.kept_by_test[0])
+
+
+def call_with(array):
+    run = Parallel(n_jobs=2, backend="processes", batch_size=1)
+    return run(delayed(keep_first)(array) for _ in range(2))
+
+
+def test_files_of_the_temp_folder_are_no_files_of_the_user(tmp_path):
+    """A nested call must copy them: they are written again when its task has ended."""
+    run = Parallel(n_jobs=2, temp_folder=tmp_path, pre_dispatch=1, batch_size=1)
+    out = run(delayed(call_with)(np.full(M // 4, float(i))) for i in range(8))
+    seen = {pair for pairs in out for pair in pairs}
+    assert len(seen) == len({pid for pid, _ in seen})  # one value each, for ever

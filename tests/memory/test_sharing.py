@@ -14,6 +14,30 @@ from cypar.backends.pool.supervisor import pool
 from cypar.core._copying import common_ends
 from cypar.core._snapshot import Snapshot, copy_plain
 from cypar.transport import deltas, sharing
+from cypar.transport.segments import arena
+
+
+class Unloadable:
+    """Holds large arrays, and cannot be loaded."""
+
+    def __init__(self):
+        self.array = np.ones(1 << 20)
+
+    def __setstate__(self, state):
+        raise ValueError("not here")
+
+
+def test_a_shared_object_that_cannot_be_loaded():
+    """Each task fails alike, and its memory is free in the end."""
+    pool.shutdown()
+    obj = share(Unloadable())
+    run = Parallel(n_jobs=2, batch_size=1, on_error="return")
+    out = run(delayed(len)(obj) for _ in range(6))
+    assert {str(failed.exception) for failed in out} == {"not here"}
+    del obj
+    sharing.sweep()
+    run(delayed(abs)(i) for i in range(2))  # workers hear of it
+    assert not any(s.pins or s.is_leased() for s in arena.segments if s.entries)
 
 
 class Counted:

@@ -88,6 +88,14 @@ def test_s52_views_refer_to_the_same_file(parallel, stored, path, no_copies, vie
     assert out == [("memmap", "r", path, array.tolist())] * 2
 
 
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_views_without_elements(parallel, stored, mode):
+    """They cannot be mapped: a mapping has at least one byte."""
+    square = stored(mode).reshape(8, 8)
+    views = [square[0:0], square[0:0, :5], square[0:0, 5:3:-1], square[3:3, ::3]]
+    assert parallel()(delayed(np.shape)(v) for v in views) == [v.shape for v in views]
+
+
 @pytest.mark.parametrize(("opened", "seen"), [("r", "r"), ("r+", "r+"), ("c", "c")])
 def test_s54_mode_that_the_worker_sees(parallel, stored, path, opened, seen):
     kind, mode, file, _ = parallel()(delayed(about)(stored(opened)) for _ in range(2))[

@@ -108,7 +108,7 @@ class Outbox:
             return
         self.used = False
         self.bases = {}
-        live = {shared.number for shared in sharing.shared.values()}
+        live = {shared.number for shared in list(sharing.shared.values())}
         dead = [number for number in self.shares if number not in live]
         self.shares.difference_update(dead)
         closed = self.leases.take_closed()
