@@ -52,7 +52,9 @@ class Sample:
 
     def __init__(self):
         self.rss_kb = resident_kb(os.getpid())
-        self.descriptors = len(os.listdir("/proc/self/fd"))
+        # segments that tasks have kept are theirs; one more or less is chance
+        self.segments = len(arena.descriptors() | disk_arena.descriptors())
+        self.descriptors = len(os.listdir("/proc/self/fd")) - self.segments
         self.threads = threading.active_count()
         children = descendants(os.getpid())
         self.processes = len(children)
@@ -61,7 +63,8 @@ class Sample:
     def __str__(self):
         return (
             f"{self.rss_kb / KB:8.1f} MB {self.worker_kb / KB:8.1f} MB "
-            f"{self.descriptors:6} {self.threads:6} {self.processes:6}"
+            f"{self.descriptors:6} {self.segments:6} {self.threads:6} "
+            f"{self.processes:6}"
         )
 
 
@@ -131,7 +134,7 @@ class Soak:
         begun = time.monotonic()
         number = -1
         next_sample = 0.0
-        print("     time      memory  largest worker descr. threads processes")
+        print("     time      memory  largest worker descr. segm. threads processes")
         while (elapsed := time.monotonic() - begun) < self.seconds:
             number += 1
             program = make_program(self.seed, number)
