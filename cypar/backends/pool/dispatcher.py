@@ -345,6 +345,7 @@ class Dispatcher:
             left = deadline - time.monotonic()
             if left <= 0:
                 break
+            self.woken = False  # else the wait would be none: nothing is sent any more
             self.wait_and_read(left * 1e3)
 
     def forget(self, worker):
