@@ -6,6 +6,8 @@ import os
 import sys
 import threading
 
+from cypar.core._status_page import above_standard
+
 _ONE = (1).to_bytes(8, sys.byteorder)  # what an eventfd takes
 _PIPE_BYTES = 4096
 
@@ -55,9 +57,9 @@ class WakeUp:
 
 def _open():
     if hasattr(os, "eventfd"):
-        fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        fd = above_standard(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         return fd, fd
-    read, write = os.pipe()
+    read, write = map(above_standard, os.pipe())
     os.set_blocking(read, False)
     os.set_blocking(write, False)
     return read, write

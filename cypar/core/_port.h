@@ -213,18 +213,37 @@ static inline void port_unpark(uint32_t *word, int n_threads) {
 
 /* ---- system calls of the process pool; each returns -errno on failure ------- */
 
+/* A program may run with stdin, stdout or stderr closed. The system gives their numbers
+ * to whatever is opened next, and code that knows no better writes messages there. So
+ * descriptors that are kept get higher ones. Takes fd, closed on exec, or an error. */
+static inline int port_above_standard(int fd) {
+    if (fd < 0 || fd > 2)
+        return fd;
+    int moved = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (moved < 0)
+        moved = -errno;
+    close(fd);
+    return moved;
+}
 static inline int port_socketpair(int fds[2]) {
 #ifdef SOCK_CLOEXEC
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0)
-        return 0;
-    return -errno;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0)
+        return -errno;
 #else
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds) != 0)
         return -errno;
     fcntl(fds[0], F_SETFD, FD_CLOEXEC);
     fcntl(fds[1], F_SETFD, FD_CLOEXEC);
-    return 0;
 #endif
+    for (int i = 0; i < 2; i++) {
+        int moved = port_above_standard(fds[i]);
+        if (moved < 0) {
+            close(fds[1 - i]);
+            return moved;
+        }
+        fds[i] = moved;
+    }
+    return 0;
 }
 
 #ifndef MSG_NOSIGNAL
@@ -243,7 +262,7 @@ static inline ssize_t port_recv(int fd, void *data, size_t size, int wait) {
 static inline int port_memory_fd(const char *label) {
 #if defined(__linux__) && defined(SYS_memfd_create)
     int fd = (int)syscall(SYS_memfd_create, label, 1u /* MFD_CLOEXEC */);
-    return fd >= 0 ? fd : -errno;
+    return port_above_standard(fd >= 0 ? fd : -errno);
 #else
     char path[] = "/tmp/cypar-XXXXXX";
     int fd = mkstemp(path);
@@ -252,14 +271,14 @@ static inline int port_memory_fd(const char *label) {
         return -errno;
     unlink(path);
     fcntl(fd, F_SETFD, FD_CLOEXEC);
-    return fd;
+    return port_above_standard(fd);
 #endif
 }
 /* A descriptor that becomes readable when process pid ends. */
 static inline int port_process_fd(int pid) {
 #if defined(__linux__) && defined(SYS_pidfd_open)
     int fd = (int)syscall(SYS_pidfd_open, pid, 0);
-    return fd >= 0 ? fd : -errno;
+    return port_above_standard(fd >= 0 ? fd : -errno);
 #else
     (void)pid;
     return -ENOSYS;
@@ -309,7 +328,7 @@ static inline int port_segment_fd(const char *label) {
     if (fd < 0)
         return -errno;
     fcntl(fd, 1033 /* F_ADD_SEALS */, 2 /* F_SEAL_SHRINK */);
-    return fd;
+    return port_above_standard(fd);
 #else
     (void)label;
     return -ENOSYS;
@@ -374,7 +393,7 @@ static inline int port_watch_fd(void) {
         close(fd);
         return error;
     }
-    return fd;
+    return port_above_standard(fd);
 #else
     return -ENOSYS;
 #endif

@@ -38,6 +38,7 @@ cdef extern from "_port.h" nogil:
     void port_unpark(uint32_t* word, int n_threads) noexcept
 
     # system calls; negative results are -errno
+    int port_above_standard(int fd) noexcept
     int port_socketpair(int* fds) noexcept
     ssize_t port_send(int fd, const void* data, size_t size, bint wait) noexcept
     ssize_t port_recv(int fd, void* data, size_t size, bint wait) noexcept

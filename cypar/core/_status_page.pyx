@@ -21,15 +21,18 @@ States of a task: pending (before ``end`` is published) -> sent (``next <=`` pos
 Thread safety: one thread per side.
 """
 
+import os
+
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.unistd cimport close, ftruncate
 
 from cypar.core._port cimport (
-    port_add32, port_cas64, port_die_with_parent, port_die_with_pipe, port_fence,
-    port_load32, port_load64, port_memory_fd, port_monotonic_ns, port_process_fd,
-    port_read_umask, port_spin_step, port_store32, port_store64,
+    port_above_standard, port_add32, port_cas64, port_die_with_parent,
+    port_die_with_pipe, port_fence, port_load32, port_load64, port_memory_fd,
+    port_monotonic_ns, port_process_fd, port_read_umask, port_spin_step, port_store32,
+    port_store64,
 )
 
 cpdef enum:
@@ -330,6 +333,22 @@ def stop_listening(list pages):
 
 
 # ---- system calls that the pool needs and Python lacks -------------------------
+
+
+def above_standard(int fd):
+    """Move a descriptor away from the numbers of stdin, stdout and stderr.
+
+    Where the program has closed those, the next ones that are opened get their numbers.
+
+    Parameters
+    ----------
+    fd : int
+        Closed if another number is returned. Closed on exec.
+    """
+    cdef int moved = port_above_standard(fd)
+    if moved < 0:
+        raise OSError(-moved, os.strerror(-moved))
+    return moved
 
 
 def read_umask():

@@ -28,8 +28,8 @@ from libc.string cimport memcmp
 from posix.unistd cimport _SC_PAGESIZE, close, sysconf
 
 from cypar.core._port cimport (
-    port_is_private, port_pages, port_scan_written, port_unwatch, port_watch,
-    port_watch_fd,
+    port_above_standard, port_is_private, port_pages, port_scan_written, port_unwatch,
+    port_watch, port_watch_fd,
 )
 
 # Each may split one mapping into three. The one not asked about for longest goes.
@@ -226,7 +226,11 @@ cdef class WrittenPages:
             if fd < 0:
                 raise OSError(-fd, os.strerror(-fd))
             self.fd = fd
-            self.pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+            fd = port_above_standard(fd)
+            if fd < 0:
+                raise OSError(-fd, os.strerror(-fd))
+            self.pagemap = fd
         except OSError as error:
             self.close()
             # it may have descriptors and memory again later

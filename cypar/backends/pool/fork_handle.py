@@ -21,6 +21,7 @@ import threading
 from cypar.backends.pool import preload, spawn
 from cypar.backends.pool.frames import FORK, PID, REAP
 from cypar.backends.pool.state import bare, snapshot
+from cypar.core._status_page import above_standard
 from cypar.transport._channel import socketpair
 from cypar.transport.importable import worker_path
 
@@ -87,7 +88,7 @@ class ForkServer:
                 return
             state = bare(snapshot())
             key = _key()
-            ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+            ours, theirs = packet_socketpair()
             try:
                 self.pid = spawn.spawn(
                     "cypar.backends.pool.fork_server",
@@ -151,7 +152,7 @@ class ForkServer:
 
         Does not wait. The worker says over its channel that it runs.
         """
-        has_stdout, has_stderr = spawn.is_open(1), spawn.is_open(2)
+        has_stdout, has_stderr = spawn.is_inherited(1), spawn.is_inherited(2)
         fds = [channel_fd, page_fd, stderr_fd]
         fds += [fd for fd, has in ((1, has_stdout), (2, has_stderr)) if has]
         usual, chosen = preload.names()
@@ -238,6 +239,15 @@ class ForkServer:
         except OSError:
             self._lost(control)
             raise ServerGone from None
+
+
+def packet_socketpair():
+    """Return two connected sockets that keep packets apart."""
+    kind = (_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    return [
+        _socket.socket(*kind, 0, fileno=above_standard(end.detach()))
+        for end in _socket.socketpair(*kind)
+    ]
 
 
 def asked_for_exec():

@@ -29,7 +29,12 @@ from _signal import SIG_DFL, SIGCHLD, SIGINT, signal  # see worker.py
 from cypar.backends.pool import frames, worker
 from cypar.backends.pool.frames import FORK, PID
 from cypar.backends.pool.spawn import kill_group
-from cypar.core._status_page import die_with_parent, die_with_pipe, process_fd
+from cypar.core._status_page import (
+    above_standard,
+    die_with_parent,
+    die_with_pipe,
+    process_fd,
+)
 from cypar.transport._channel import Channel
 
 MAX_REQUEST_BYTES = 1 << 16
@@ -157,16 +162,16 @@ class ForkServer:
         self.control.close()
         if self.parent_fd >= 0:
             os.close(self.parent_fd)
-        channel_fd, page_fd, start_stderr, *standard = fds
-        os.dup2(start_stderr, 2)
-        os.close(start_stderr)
-        if has_stdout:
-            stdout = standard.pop(0)
-            os.dup2(stdout, 1)
-            os.close(stdout)
+        # What is moved to 1 and 2 must not stand there already, nor anything else:
+        # a preloaded module may have closed them.
+        channel_fd, page_fd, start_stderr, *standard = map(above_standard, fds)
+        stdout = standard.pop(0) if has_stdout else open_null()
+        stderr_fd = standard.pop(0) if has_stderr else open_null()
+        for fd, to in ((start_stderr, 2), (stdout, 1)):
+            os.dup2(fd, to)
+            os.close(fd)
         reseed()
         gc.enable()
-        stderr_fd = standard[0] if has_stderr else -1
         worker.main(channel_fd, page_fd, self.life_fd, self.parent_pid, stderr_fd)
 
     def preload(self, usual, chosen, path):
@@ -230,6 +235,11 @@ def answer(fd, value):
         os.write(fd, marshal.dumps(value))
     except BrokenPipeError:
         pass
+
+
+def open_null():
+    """Return a descriptor that stands for a stdout or stderr that the parent lacks."""
+    return above_standard(os.open(os.devnull, os.O_WRONLY))
 
 
 def open_pipe_again(life_fd):

@@ -11,7 +11,7 @@ import os
 import sys
 
 from cypar.backends.pool.spawn import is_zombie, kill_group, spawn, wait_for
-from cypar.core._status_page import StatusPage, process_fd
+from cypar.core._status_page import StatusPage, above_standard, process_fd
 from cypar.transport._channel import Channel, socketpair
 
 STDERR_TAIL_BYTES = 4000
@@ -167,8 +167,8 @@ def _result_memory(size):
 
 def _memory_file():
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("cypar-stderr", os.MFD_CLOEXEC)
+        return above_standard(os.memfd_create("cypar-stderr", os.MFD_CLOEXEC))
     import tempfile  # slow to import; other platforms have no unnamed memory
 
     with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+        return above_standard(os.dup(file.fileno()))

@@ -1,8 +1,10 @@
 """Start a process: a clean Python, by posix_spawn.
 
 It inherits the parent's interpreter flags, its environment, its directory and the
-descriptors that it is given. stdin is /dev/null. It leads a process group, so that a
-kill reaches the subprocesses of tasks too.
+descriptors that it is given. stdin is /dev/null, and so are stdout and stderr if the
+parent has closed its own: they are always open there, or else what is opened next would
+take their place. It leads a process group, so that a kill reaches the subprocesses of
+tasks too.
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ def spawn(module, fds, numbers=(), stderr_fd=None):
     numbers : iterable of int
     stderr_fd : int or None
         What the process has as stderr. ``main`` then gets one more descriptor at the
-        end, of our stderr, or -1 if we have none.
+        end, of our stderr, or of /dev/null if we have none.
 
     Raises
     ------
@@ -87,16 +89,15 @@ def spawn(module, fds, numbers=(), stderr_fd=None):
     base = max(*fds, 9, -1 if stderr_fd is None else stderr_fd) + 1
     targets = range(base, base + len(fds))
     arguments = [*targets, *numbers]
-    actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
-    actions += [
+    actions = [
         (os.POSIX_SPAWN_DUP2, fd, to) for fd, to in zip(fds, targets, strict=True)
     ]
+    actions.append(open_null(0))
+    actions += [open_null(fd) for fd in (1, 2) if not is_inherited(fd)]
     if stderr_fd is not None:
-        real_stderr = -1
-        if is_open(2):
-            real_stderr = base + len(fds)
-            actions.append((os.POSIX_SPAWN_DUP2, 2, real_stderr))
+        real_stderr = base + len(fds)
         arguments.append(real_stderr)
+        actions.append((os.POSIX_SPAWN_DUP2, 2, real_stderr))
         actions.append((os.POSIX_SPAWN_DUP2, stderr_fd, 2))
     environ = dict(os.environ)
     environ[nesting.DEPTH_VARIABLE] = str(nesting.next_depth())
@@ -115,6 +116,12 @@ def spawn(module, fds, numbers=(), stderr_fd=None):
             f"{exc}. Expected the path of a Python interpreter; set sys.executable, or "
             "use backend='threading'"
         ) from exc
+
+
+def open_null(fd):
+    """Return the action that opens a standard descriptor as /dev/null."""
+    flags = os.O_RDONLY if fd == 0 else os.O_WRONLY
+    return os.POSIX_SPAWN_OPEN, fd, os.devnull, flags, 0
 
 
 def kill_group(pid):
@@ -143,10 +150,12 @@ def is_zombie(pid):
         return True  # the program reaps all children itself
 
 
-def is_open(fd):
-    """Tell whether a descriptor is open."""
+def is_inherited(fd):
+    """Tell whether a program that we start has this standard descriptor of ours.
+
+    If it is closed, it may be another file's number by now, which is closed on exec.
+    """
     try:
-        os.fstat(fd)
+        return os.get_inheritable(fd)
     except OSError:
         return False
-    return True

@@ -26,6 +26,7 @@ from cypar.backends.pool.outbox import Outbox
 from cypar.backends.pool.process import Process
 from cypar.backends.pool.state import bare, snapshot
 from cypar.core._segment import Leases
+from cypar.core._status_page import above_standard
 from cypar.core.cpu import cpu_count
 from cypar.transport.copies import disk_arena
 from cypar.transport.segments import arena
@@ -208,7 +209,7 @@ class Pool:
     def _life_fd(self):
         with self._lock:
             if self._life is None:
-                self._life = os.pipe()
+                self._life = tuple(map(above_standard, os.pipe()))
             return self._life[0]
 
     def release(self, worker):

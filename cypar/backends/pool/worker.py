@@ -28,7 +28,7 @@ from cypar.backends.pool import frames
 from cypar.backends.pool.backoff import SPIN_NS, Backoff
 from cypar.core import config_state
 from cypar.core._process_loop import BatchRunner
-from cypar.core._status_page import StatusPage, die_with_pipe
+from cypar.core._status_page import StatusPage, above_standard, die_with_pipe
 from cypar.core.worker_index import set_of_process
 from cypar.transport import serialize
 from cypar.transport._channel import Channel
@@ -315,11 +315,12 @@ def main(channel_fd, page_fd, life_fd, parent_pid, stderr_fd):
     parent_pid : int
         The process that has the other ends; not our parent if we were forked.
     stderr_fd : int
-        What is stderr once we are ready; -1 for what it is now.
+        What is stderr once we are ready.
     """
     os.set_inheritable(channel_fd, False)
     # A descriptor of its own for the pipe, since the setting is per open file.
     own = os.open(f"/proc/self/fd/{life_fd}", os.O_RDONLY | os.O_NONBLOCK)
+    own = above_standard(own)
     os.close(life_fd)
     die_with_pipe(own)
     channel = Channel(channel_fd, True)
@@ -329,10 +330,9 @@ def main(channel_fd, page_fd, life_fd, parent_pid, stderr_fd):
     # subprocesses would inherit.
     signal(SIGINT, lambda signum, frame: None)
     channel.send(frames.READY, 0, 0, os.getpid())
-    if stderr_fd >= 0:
-        os.dup2(stderr_fd, 2)
-        os.close(stderr_fd)
-        faulthandler.enable()
+    os.dup2(stderr_fd, 2)
+    os.close(stderr_fd)
+    faulthandler.enable(file=2)  # sys.stderr may be another file, or None
     status = 1
     try:
         WorkerServer(channel, page, parent_pid).serve()
