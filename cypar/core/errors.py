@@ -31,7 +31,9 @@ class WorkerCrash(CyparError, RuntimeError):
     function : str
         Name of the function that was running.
     exitcode : int or None
-        Exit status of the worker; ``-n`` means killed by signal ``n``.
+        Exit status of the worker; ``-n`` means killed by signal ``n``. None if it is
+        not known, or if the worker lived on but had closed its connection: its task
+        started another program in its place, say.
     attempts : int
         How often the task was started in all.
     arguments : str or None

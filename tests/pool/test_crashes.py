@@ -5,10 +5,12 @@ import ctypes
 import os
 import pickle
 import signal
+import sys
 
 import pytest
 
-from cypar import Parallel, WorkerCrash, delayed
+from cypar import InitializerError, Parallel, WorkerCrash, delayed
+from cypar.backends.pool import process
 
 
 def kill_me():
@@ -107,6 +109,73 @@ def test_crash_while_data_waits_for_the_worker(two_workers):
                 delayed(task)(i, os.urandom(70_000)) for i in range(28)
             )
         assert caught.value.task_index == 2
+
+
+def become_another_program():
+    os.execv(sys.executable, [sys.executable, "-c", "import signal; signal.pause()"])
+
+
+def close_all(signals):
+    os.closerange(3, 256)
+    signals.wait("never", 60)
+
+
+def overwrite_all(signals):
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in range(3, 256):
+        if fd != null:
+            os.dup2(null, fd)
+    signals.wait("never", 60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start_method", ["fork", "exec"])
+@pytest.mark.parametrize("task", [become_another_program, close_all, overwrite_all])
+def test_task_that_cuts_its_worker_off_is_told_as_that(
+    fresh_pool, signals, monkeypatch, task, start_method
+):
+    """Not as a kill for want of memory, although it is cypar that kills it then."""
+    monkeypatch.setenv("CYPAR_START_METHOD", start_method)
+    arguments = () if task is become_another_program else (signals,)
+    with pytest.raises(WorkerCrash, match="closed its connection") as caught:
+        Parallel(n_jobs=2, batch_size=1)([delayed(task)(*arguments), delayed(abs)(1)])
+    error = caught.value
+    assert error.exitcode is None
+    assert (error.task_index, error.attempts) == (0, 1)
+    assert "memory" not in str(error)
+    assert "SIGKILL" not in str(error)
+    assert Parallel(n_jobs=2)(delayed(abs)(-i) for i in range(9)) == list(range(9))
+
+
+@pytest.mark.slow
+def test_initializer_that_cuts_its_worker_off(fresh_pool, signals):
+    with pytest.raises(InitializerError, match="closed its connection"):
+        Parallel(n_jobs=2, initializer=close_all, initargs=(signals,))(
+            delayed(abs)(i) for i in range(3)
+        )
+
+
+@pytest.mark.slow
+def test_task_that_is_done_after_it_has_closed_all(fresh_pool):
+    """Its result is there; the worker, which cannot go on, costs no other task."""
+
+    def task(i):
+        if i == 3:
+            os.closerange(3, 256)
+        return i
+
+    results = Parallel(n_jobs=2, batch_size=1)(delayed(task)(i) for i in range(9))
+    assert results == list(range(9))
+
+
+@pytest.mark.parametrize("task", [kill_me, leave])
+def test_end_of_a_process_is_not_waited_for(two_workers, monkeypatch, task):
+    """The time that one may live on without its channel is no delay for others."""
+    monkeypatch.setattr(process, "GRACE_S", 3600.0)
+    for _ in range(5):
+        with pytest.raises(WorkerCrash) as caught:
+            Parallel(n_jobs=2)([delayed(abs)(1), delayed(task)()])
+        assert caught.value.exitcode is not None
 
 
 def test_crash_between_two_calls(two_workers, signals):

@@ -8,13 +8,19 @@ explained.
 from __future__ import annotations
 
 import os
+import select
 import sys
+import time
+from _signal import SIGKILL  # see spawn.py
 
 from cypar.backends.pool.spawn import is_zombie, kill_group, spawn, wait_for
 from cypar.core._status_page import StatusPage, above_standard, process_fd
 from cypar.transport._channel import Channel, socketpair
 
 STDERR_TAIL_BYTES = 4000
+GRACE_S = 0.05  # a process that dies has closed its channel by less than this before
+KILL_S = 1.0
+_PF_EXITING = 4  # <linux/sched.h>
 
 
 class Process:
@@ -34,6 +40,8 @@ class Process:
         Readable when the process has ended; -1 where the platform has none.
     exitcode : int or None
         ``-n`` for death by signal ``n``; None while it runs or if unknown.
+    hung_up : bool
+        It closed its channel and lived on, until we killed it.
     """
 
     def __init__(self, life_fd, server):
@@ -41,6 +49,7 @@ class Process:
         self.channel = Channel(ours, False)
         self.channel.allocate = _result_memory
         self.exitcode = None
+        self.hung_up = False
         self._reaped = False
         self._server = server
         self._number = None  # of one that the server has forked
@@ -94,11 +103,35 @@ class Process:
             return False
         if self._number is None:
             return is_zombie(self._pid)
-        try:
-            with open(f"/proc/{self._pid}/stat", "rb") as file:
-                return file.read().rpartition(b")")[2].split()[0] in b"ZX"
-        except OSError:
-            return True
+        fields = _stat(self._pid)
+        return fields is None or fields[0] in b"ZX"
+
+    def await_end(self):
+        """Wait for the end of a process whose channel is closed; kill what lives on.
+
+        One that dies closes its channel a moment before it has ended.
+        """
+        if self._reaped or self._pid is None or self._ends_within(GRACE_S):
+            return
+        fields = _stat(self._pid)
+        if fields is not None and int(fields[6]) & _PF_EXITING:
+            return  # the kernel takes it down, and needs long for that
+        self.hung_up = True
+        self.kill()
+        self._ends_within(KILL_S)  # from then on it logs nothing more
+
+    def _ends_within(self, timeout_s):
+        """Wait until the process has ended; False if it has not by then."""
+        if self.process_fd >= 0:
+            poll = select.poll()
+            poll.register(self.process_fd, select.POLLIN)
+            return bool(poll.poll(timeout_s * 1e3))
+        deadline = time.monotonic() + timeout_s
+        while not self.has_ended():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(1e-3)
+        return True
 
     def stderr_tail(self):
         """Return the end of what the worker wrote before it was ready."""
@@ -133,11 +166,15 @@ class Process:
         self._reaped = True
         if self._number is None:
             self.exitcode = wait_for(self._pid)
-            return
-        ended = self._server.reap(self._number)
-        if ended is not None:
-            self._pid, status = ended
-            self.exitcode = os.waitstatus_to_exitcode(status)
+        else:
+            ended = self._server.reap(self._number)
+            if ended is not None:
+                self._pid, status = ended
+                self.exitcode = os.waitstatus_to_exitcode(status)
+        if self.hung_up and self.exitcode == -SIGKILL:
+            self.exitcode = None  # we did that
+        else:
+            self.hung_up = False  # it came to an end just before
 
     def descriptors(self):
         """Return the open descriptors that belong to this worker."""
@@ -154,6 +191,15 @@ class Process:
             if fd >= 0:
                 setattr(self, name, -1)
                 os.close(fd)
+
+
+def _stat(pid):
+    """Return the fields of /proc/PID/stat from the state on, or None."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
 
 
 def _result_memory(size):

@@ -21,6 +21,10 @@ from cypar.core import errors
 from cypar.core._batch import give, read_results, size_of
 from cypar.core._status_page import KIND_REFUSED
 
+HUNG_UP = (
+    "closed its connection to the caller (did the task exec another program, or close "
+    "all descriptors?)"
+)
 MAX_STRIKES = 3  # new workers in a row that die before they begin the same task
 
 
@@ -63,6 +67,8 @@ class Reader:
         except EOFError:
             ended = True
         frame = payload = None
+        if ended:
+            worker.process.await_end()
         self.read_log(worker)
         if ended:
             self.ended(worker)
@@ -108,38 +114,25 @@ class Reader:
         dispatcher.forget(worker)
         fresh = worker in self.fresh
         self.fresh.discard(worker)
-        pending = []
-        started = None
-        for slot in (0, 1):
-            batch = worker.batches[slot]
-            if batch is None:
-                continue
-            claimed = worker.page.claimed(slot)
-            for position, task in enumerate(batch.tasks):
-                if task is None:
-                    continue
-                if position < claimed:
-                    started = task
-                else:
-                    pending.append(task)
-            worker.batches[slot] = None
+        started, pending = take_batches(worker)
         tail = "" if worker.ready else worker.process.stderr_tail()
         dispatcher.pool.discard([worker])
         can_fork = worker.process.is_forked and dispatcher.pool.server.is_usable
         exitcode = worker.process.exitcode
+        how = HUNG_UP if worker.process.hung_up else ending(exitcode)
         if started is not None:
-            lose(self.call, *started, worker.pid, exitcode)
+            lose(self.call, *started, worker.pid, exitcode, how)
         elif not worker.ready:
             if can_fork or not worker.process.is_forked:
                 self.failed_start(exitcode, tail)  # else exec start comes next
-        elif not worker.is_set_up and not worker.needs_setup and exitcode is not None:
-            raise failed_initializer(f"its process {ending(exitcode)}")
+        elif not (worker.is_set_up or worker.needs_setup or how == ending(None)):
+            raise failed_initializer(f"its process {how}")
         elif fresh and pending and exitcode != 0:
-            self.died_before_a_task(pending, worker.pid, exitcode)
+            self.died_before_a_task(pending, worker.pid, exitcode, how)
         if pending:
             self.call.source.give_back(pending)
 
-    def died_before_a_task(self, pending, pid, exitcode):
+    def died_before_a_task(self, pending, pid, exitcode, how):
         """Fail a task that new workers die of, one after the other, as they load it.
 
         Otherwise workers would be started for it without end.
@@ -149,7 +142,9 @@ class Reader:
         self.strikes[index] = self.strikes.get(index, 0) + 1
         if self.strikes[index] >= max(MAX_STRIKES, self.dispatcher.options.retries + 1):
             pending.remove(first)
-            error = crash_error(*first, pid, exitcode, self.strikes[index], True)
+            strikes = self.strikes[index]
+            how += " as it loaded the task"
+            error = crash_error(*first, pid, exitcode, strikes, how)
             self.call.outcomes.put_error(
                 index, error, "crash", error.function, error.arguments
             )
@@ -206,7 +201,32 @@ class Reader:
                         return
 
 
-def lose(call, index, captured, pid, exitcode):
+def take_batches(worker):
+    """Take away what was sent to a worker and is not done.
+
+    Returns
+    -------
+    (started, pending) : the task that it has begun or None, and a list of the others
+    """
+    pending = []
+    started = None
+    for slot in (0, 1):
+        batch = worker.batches[slot]
+        if batch is None:
+            continue
+        claimed = worker.page.claimed(slot)
+        for position, task in enumerate(batch.tasks):
+            if task is None:
+                continue
+            if position < claimed:
+                started = task
+            else:
+                pending.append(task)
+        worker.batches[slot] = None
+    return started, pending
+
+
+def lose(call, index, captured, pid, exitcode, how=None):
     """Run the task again that a worker died of, or fail it."""
     outcomes = call.outcomes
     lost = outcomes.lost.get(index, 0)
@@ -214,7 +234,7 @@ def lose(call, index, captured, pid, exitcode):
         outcomes.lost[index] = lost + 1
         call.source.give_back([(index, captured)])
         return
-    error = crash_error(index, captured, pid, exitcode, lost + 1)
+    error = crash_error(index, captured, pid, exitcode, lost + 1, how)
     outcomes.put_error(index, error, "crash", error.function, error.arguments)
 
 
@@ -225,26 +245,25 @@ def describe_captured(captured):
     return summary.describe_captured(captured)
 
 
-def crash_error(index, captured, pid, exitcode, attempts=1, at_load=False):
+def crash_error(index, captured, pid, exitcode, attempts=1, how=None):
     """Return the `WorkerCrash` of the task that a worker died of.
 
     Parameters
     ----------
-    at_load : bool
-        It had not begun to run the task.
+    how : str or None
+        What the worker did, if the exit code does not tell it all.
     """
-    how = ending(exitcode)
+    how = how or ending(exitcode)
     hint = ""
     if exitcode == -SIGKILL:
         hint = ", likely out of memory: use fewer n_jobs or smaller tasks"
     elif exitcode in (-SIGSEGV, -SIGBUS, -SIGILL, -SIGABRT, -SIGFPE):
         hint = ": compiled code failed; the worker's stderr shows where"
     function, arguments = describe_captured(captured)
-    when = " as it loaded the task" if at_load else ""
     again = f" ({attempts} attempts)" if attempts > 1 else ""
     return errors.WorkerCrash(
         f"task {index} ({function or 'its function'}({arguments})) lost its worker "
-        f"process {pid}, which {how}{when}{again}{hint}",
+        f"process {pid}, which {how}{again}{hint}",
         task_index=index,
         function=function,
         exitcode=exitcode,
