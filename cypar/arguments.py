@@ -71,7 +71,7 @@ def parse_n_jobs(n_jobs: Any) -> int:
             "n_jobs is 0, but zero jobs can do no work: "
             "give a positive number, or -1 for all CPUs"
         )
-    return n_jobs  # type: ignore[no-any-return]
+    return max(-MAX_COUNT, min(n_jobs, MAX_COUNT))  # type: ignore[no-any-return]
 
 
 def parse_batch_size(batch_size: Any) -> int:
@@ -156,7 +156,7 @@ def parse_inner_max_num_threads(value: Any) -> int | None:
         raise ValueError(
             f"inner_max_num_threads must be an integer >= 1 or None, got {shown(value)}"
         )
-    return number
+    return min(number, MAX_COUNT)
 
 
 def check_mmap_mode(mmap_mode: Any) -> str | None:

@@ -129,6 +129,12 @@ def test_s12_n_jobs(value):
     assert parse_n_jobs(value) == 3
 
 
+@pytest.mark.parametrize("value", [2**31, 2**63, 10**30, "9" * 30, 1e30])
+def test_s12_n_jobs_beyond_any_use(value):
+    assert parse_n_jobs(value) == MAX_COUNT
+    assert parse_n_jobs(-int(value)) == -MAX_COUNT
+
+
 @pytest.mark.parametrize("value", [True, [2], object(), None])
 def test_s12_n_jobs_of_a_wrong_type(value):
     with pytest.raises(TypeError, match="n_jobs must be an integer"):
@@ -154,6 +160,12 @@ def test_s29_verbose(value, level):
 def test_s29_other_verbose_is_refused(value):
     with pytest.raises(ValueError, match="verbose must be a number"):
         parse_verbose(value)
+
+
+def test_p05_thread_limits():
+    assert parse_inner_max_num_threads(None) is None
+    assert parse_inner_max_num_threads(np.int64(2)) == 2
+    assert parse_inner_max_num_threads(10**30) == MAX_COUNT
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "2", True])

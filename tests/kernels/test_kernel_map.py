@@ -18,7 +18,7 @@ def x():
     return np.random.default_rng(1).random((500, 7))
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2, -1, 5])
+@pytest.mark.parametrize("n_jobs", [1, 2, -1, 5, 10**30, -(10**30)])
 def test_rows_and_a_number(kernel, x, n_jobs):
     result = kernel("row_sum").map(x, 7, n_jobs=n_jobs)
     assert result.dtype == np.float64

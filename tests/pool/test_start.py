@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from cypar import Parallel, PoolStartError, delayed
+from cypar import Parallel, PoolStartError, delayed, effective_n_jobs
+from cypar.arguments import MAX_COUNT
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,14 @@ def test_no_more_workers_than_tasks(fresh_pool, n_tasks, n_workers):
     idle, leased = fresh_pool.pids()
     assert leased == []
     assert len(idle) == n_workers
+
+
+@pytest.mark.parametrize("n_jobs", [2**31, 2**63, 10**30, -(10**30)])
+@pytest.mark.parametrize("backend", ["processes", "threading"])
+def test_n_jobs_beyond_any_use(fresh_pool, backend, n_jobs):
+    results = Parallel(n_jobs=n_jobs, backend=backend)(delayed(abs)(-i) for i in [1, 2])
+    assert results == [1, 2]
+    assert effective_n_jobs(n_jobs) == (MAX_COUNT if n_jobs > 0 else 1)
 
 
 def test_no_more_workers_than_jobs(fresh_pool):
