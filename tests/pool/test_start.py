@@ -7,6 +7,8 @@ import pytest
 from cypar import Parallel, PoolStartError, delayed, effective_n_jobs
 from cypar.arguments import MAX_COUNT
 
+TOO_LARGE = "x" * (1 << 17)  # one string may have 128 kB, its zero included
+
 
 @pytest.mark.parametrize(
     ("executable", "part"),
@@ -33,6 +35,34 @@ def test_end_of_stderr_is_in_the_message(fresh_pool, monkeypatch, tmp_path):
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
     with pytest.raises(PoolStartError, match="the reason why"):
+        Parallel(n_jobs=2)(delayed(abs)(i) for i in range(4))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a limit of Linux")
+@pytest.mark.parametrize("start_method", ["fork", "exec"])
+def test_environment_variable_that_is_too_large_is_named(
+    fresh_pool, monkeypatch, start_method
+):
+    monkeypatch.setenv("CYPAR_START_METHOD", start_method)
+    monkeypatch.setenv("CYPAR_TEST_LARGE", TOO_LARGE)
+    monkeypatch.setenv("CYPAR_TEST_LESS", "x" * 20_000)
+    with pytest.raises(PoolStartError) as caught:
+        Parallel(n_jobs=2)(delayed(abs)(i) for i in range(4))
+    message = str(caught.value)
+    assert "Argument list too long" in message
+    assert "'CYPAR_TEST_LARGE' (131089 bytes), " in message
+    assert "'CYPAR_TEST_LESS' (20016 bytes)" in message
+    assert "Expected the path" not in message
+    monkeypatch.delenv("CYPAR_TEST_LARGE")
+    fresh_pool.shutdown()
+    assert Parallel(n_jobs=2)(delayed(abs)(-i) for i in range(4)) == [0, 1, 2, 3]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a limit of Linux")
+def test_path_that_is_too_large_is_named(fresh_pool, monkeypatch):
+    monkeypatch.setenv("CYPAR_START_METHOD", "exec")
+    monkeypatch.syspath_prepend(f"/{TOO_LARGE}")
+    with pytest.raises(PoolStartError, match=r"The largest here: sys.path \("):
         Parallel(n_jobs=2)(delayed(abs)(i) for i in range(4))
 
 

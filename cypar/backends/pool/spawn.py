@@ -12,11 +12,14 @@ from __future__ import annotations
 import os
 import sys
 from _signal import SIGKILL  # the module `signal` imports enum: 5 ms
+from errno import E2BIG
 
 from cypar.core import nesting
 from cypar.core.errors import PoolStartError
 from cypar.transport.importable import worker_path
 
+LARGE_BYTES = 1 << 14  # of an environment variable; Linux allows 128 kB
+MAX_NAMED = 3
 _PACKAGE_PARENT = os.path.dirname(
     os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 )
@@ -101,21 +104,41 @@ def spawn(module, fds, numbers=(), stderr_fd=None):
         actions.append((os.POSIX_SPAWN_DUP2, stderr_fd, 2))
     environ = dict(os.environ)
     environ[nesting.DEPTH_VARIABLE] = str(nesting.next_depth())
+    line = [*command(module), *map(str, arguments)]
     try:
         return os.posix_spawn(
             sys.executable,
-            [*command(module), *map(str, arguments)],
+            line,
             environ,
             file_actions=actions,
             setpgroup=0,
             setsigmask=(),
         )
     except OSError as exc:
+        if exc.errno == E2BIG:
+            cause = f"{exc.strerror}. {_largest(line, environ)}"
+        else:
+            cause = f"{exc}. Expected the path of a Python interpreter; set it"
         raise PoolStartError(
             f"cannot start a worker process from sys.executable={sys.executable!r}: "
-            f"{exc}. Expected the path of a Python interpreter; set sys.executable, or "
-            "use backend='threading'"
+            f"{cause}, or use backend='threading'"
         ) from exc
+
+
+def _largest(line, environ):
+    """Return a sentence on what makes arguments and environment too large."""
+    sizes = {
+        f"the environment variable {name!r}": len(os.fsencode(f"{name}={value}"))
+        for name, value in environ.items()
+    }
+    sizes["sys.path"] = sum(len(os.fsencode(part)) for part in line)
+    largest = sorted(sizes, key=sizes.get, reverse=True)[:MAX_NAMED]
+    named = [what for what in largest if sizes[what] >= LARGE_BYTES] or largest[:1]
+    told = ", ".join(f"{what} ({sizes[what]} bytes)" for what in named)
+    return (
+        "The system limits the environment and the arguments of a new process, each "
+        f"of them and all together. The largest here: {told}. Make it smaller"
+    )
 
 
 def open_null(fd):
