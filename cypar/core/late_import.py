@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import _signal
 
+from cypar.core import import_gate as import_gate  # for its hook
+
 TYPE_CHECKING = False  # `typing` is slow to import; type checkers know this name
 if TYPE_CHECKING:
     from typing import Any

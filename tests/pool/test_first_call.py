@@ -1,5 +1,6 @@
-"""Ctrl-C while the first call of a program still imports what it needs."""
+"""Ctrl-C and forks while the first call of a program still imports what it needs."""
 
+import os
 import sys
 
 import pytest
@@ -46,3 +47,59 @@ def test_ctrl_c_is_never_lost_in_an_import(run_script, tmp_path, backend):
         found = run_script(SCRIPT, wanted, tmp_path / "ran", backend)
         assert found.stdout == "interrupted\n", wanted
         assert found.stderr == ""
+
+
+FORK = """
+import os, signal, sys, threading, warnings
+from cypar import Parallel, delayed
+
+warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads
+backend, wanted = sys.argv[1], int(sys.argv[2])
+importing, forking = threading.Event(), threading.Event()
+
+def call():
+    tasks = [delayed(round)(1.5), delayed(lambda: 3)()]
+    return Parallel(n_jobs=2, backend=backend)(tasks)
+
+class Finder:
+    seen = 0
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if threading.current_thread() is first and name.startswith(names):
+            cls.seen += 1
+            if cls.seen == wanted:
+                importing.set()
+                forking.wait(20)  # goes on in the middle of the import
+
+first = threading.Thread(target=lambda: call() and importing.set())
+names = ("cypar.", "cloudpickle")
+sys.meta_path.insert(0, Finder)
+os.register_at_fork(before=forking.set)
+first.start()
+assert importing.wait(20)
+pid = os.fork()
+if pid == 0:
+    signal.alarm(10)  # it hung in the lock of a module
+    os._exit(call() != [2, 3])
+_, status = os.waitpid(pid, 0)
+first.join()
+print(status, Finder.seen >= wanted)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("backend", ["processes", "threading"])
+@pytest.mark.parametrize("wanted", [1, 2, 3])
+def test_fork_in_the_middle_of_the_imports_of_another_thread(
+    run_script, backend, wanted
+):
+    assert run_script(FORK, backend, wanted).stdout == "0 True\n"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("wanted", [10, 20, 30])
+def test_fork_later_in_the_imports_of_worker_processes(run_script, wanted):
+    assert run_script(FORK, "processes", wanted).stdout == "0 True\n"
