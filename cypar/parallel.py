@@ -73,7 +73,9 @@ class Parallel:
         Called as ``initializer(*initargs)`` in every new worker process before its
         first task; with ``n_jobs=1`` in the caller, before the loop. Workers that
         have called another one, or none, are not used. For 'processes' only, like
-        the next three.
+        the next three. A global that it sets in ``__main__`` is not seen by tasks:
+        functions of a script travel by value, each with globals of its own. Let it
+        set an attribute of a module that workers import, or put the functions there.
     initargs : tuple, default=()
     max_tasks_per_worker : int or None, default=None
         Tasks after which a worker process is replaced.
