@@ -81,6 +81,7 @@ class _Server:
         self.page = None  # of the running batch, if it must lose no large results
         self.keep = shared
         self.limits = None
+        self.forked = False  # this is a child that a task has forked
         parent = importlib.import_module("multiprocessing").parent_process()
         self.stores = [Store(Mappings(page, parent.pid)) for page in shared.pages]
         self.runners = [
@@ -93,8 +94,18 @@ class _Server:
             )
             for page in shared.pages
         ]
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.leave_after_task)
+
+    def leave_after_task(self):
+        """In a forked child: end where its task returns; it is not the worker."""
+        self.forked = True
+        for runner in self.runners:
+            runner.leave_after_task()
 
     def note(self, ticket):
+        if self.forked:  # by what was loaded, or its task has broken off
+            os._exit(1)
         os.write(self.notes_fd, NOTE.pack(self.pid, ticket))
 
     def make_flush(self, page):
@@ -142,6 +153,8 @@ class _Server:
                 changed = self.find_changed(functions)
                 if changed is not None:
                     return changed
+                if self.forked:  # by a function as it was loaded
+                    os._exit(0)
                 self.run_tasks(ticket, sequence, inbox, functions)
             finally:
                 inbox.close()
