@@ -18,9 +18,10 @@ import sys
 import threading
 import warnings
 
+from cypar.backends import multiprocessing_stock as stock
 from cypar.backends.base import Backend
 from cypar.backends.multiprocessing_calls import Dispatcher
-from cypar.backends.multiprocessing_pool import start
+from cypar.backends.multiprocessing_pool import no_interrupt, start
 from cypar.backends.processes import THREAD_VARIABLES
 from cypar.core._helper_threads import is_shutting_down
 from cypar.core.cpu import cpu_count, effective_n_jobs
@@ -77,34 +78,33 @@ class MultiprocessingBackend(Backend):
         if self._pid != os.getpid():
             self._forget(os.getpid())  # this is a forked child
         arguments = self._pool_arguments(options)
-        block = self._claim_block()
-        try:
-            pool = block.take(arguments) if block is not None else None
-            if pool is None:
-                pool = start(*arguments)
+        with no_interrupt():
+            block = self._claim_block()
+            try:
+                pool = block.take(arguments) if block is not None else None
+                if pool is None:
+                    pool = start(*arguments)
+                    if block is not None:
+                        block.pool, block.arguments = pool, arguments
+            except BaseException:
                 if block is not None:
-                    block.pool, block.arguments = pool, arguments
-        except BaseException:
-            if block is not None:
-                self._give_back(block)
-            raise
-        self._prepared[id(options)] = (options, pool, arguments, block)
+                    self._give_back(block)
+                raise
+            self._prepared[id(options)] = (options, _Lent(pool, arguments, block))
 
     def run(self, call):
-        prepared = self._prepared.pop(id(call.options), None)
-        if prepared is None:
+        options = call.options
+        if id(options) not in self._prepared:
             if call.stopping:
                 return  # by Ctrl-C, before this thread came
-            self.prepare(call.options)
-            prepared = self._prepared.pop(id(call.options))
-        _, pool, arguments, block = prepared
-        lent = _Lent(pool, arguments, block)
+            self.prepare(options)
+        _, lent = self._prepared[id(options)]
         finished = False
         try:
             self._run_on(lent, call)
             finished = True
         finally:
-            self._end(lent.pool, block, finished)
+            self._end(options, finished)
 
     def _run_on(self, lent, call):
         table = FunctionTable()
@@ -121,21 +121,23 @@ class MultiprocessingBackend(Backend):
         finally:
             memory.close()
 
-    def _end(self, pool, block, finished):
-        """Let go of the pool of a call that is over."""
-        try:
-            if not (finished and pool.is_usable()):
-                pool.kill()
-        finally:
-            if block is None:
-                pool.close()
-            else:
-                self._give_back(block)
+    def _end(self, options, finished):
+        """Let go of the pool of a call that is over.
+
+        Only then it is forgotten: after Ctrl-C in here, `abandon` comes.
+        """
+        _, lent = self._prepared[id(options)]
+        if not (finished and lent.pool.is_usable()):
+            lent.pool.kill()
+        elif lent.block is None:
+            lent.pool.close()
+        with stock.no_interrupt():
+            if self._prepared.pop(id(options), None) and lent.block is not None:
+                self._give_back(lent.block)
 
     def abandon(self, options):
-        _, pool, _, block = self._prepared.pop(id(options), (None, None, None, None))
-        if pool is not None:
-            self._end(pool, block, False)
+        if id(options) in self._prepared:
+            self._end(options, False)
 
     # ---- with-blocks ---------------------------------------------------------------
 
@@ -228,9 +230,10 @@ class _Lent:
     def replace(self):
         """Start a new pool instead of one that lost a worker; returns it."""
         self.pool.kill()
-        self.pool = start(*self.arguments)
-        if self.block is not None:
-            self.block.pool = self.pool
+        with no_interrupt():
+            self.pool = start(*self.arguments)
+            if self.block is not None:
+                self.block.pool = self.pool
         return self.pool
 
 

@@ -126,10 +126,11 @@ class WorkerPool:
         try:
             n_descriptors = POOL_DESCRIPTORS + PROCESS_DESCRIPTORS * self.n_jobs
             stock.require_descriptors(n_descriptors, self._notes.fileno())
-            with warning(), stock.no_interrupt(), stock.no_half_imports():
+            with warning(), stock.no_half_imports():
                 self._pool = make(
                     self.n_jobs, worker.initialize, arguments, context=self._context
                 )
+                stock.cancel_finalizer(self._pool)
         except OSError as error:
             raise errors.PoolStartError(
                 f"cannot start {self.n_jobs} worker processes: {error}. Use fewer "
@@ -248,7 +249,8 @@ class WorkerPool:
         if self.over:
             return
         try:
-            self._pool.close()
+            if self._pool is not None:  # an earlier end has been interrupted
+                self._pool.close()
             deadline = time.monotonic() + CLOSE_S
             for process in self._context.processes:
                 process.join(max(0.0, deadline - time.monotonic()))
@@ -259,16 +261,24 @@ class WorkerPool:
         """End all workers by SIGKILL, whatever they do, and leave nothing behind.
 
         Who comes second waits: after the handler at the interpreter's end, Python's
-        own one would meet a Pool that is half taken apart.
+        own one would meet a Pool that is half taken apart. Ctrl-C is put off; if the
+        handler of another signal raises, who comes next ends what is left.
         """
-        with self._ending:
-            if not self.over:
-                self.over = True
+        with self._ending, stock.no_interrupt():
+            if self.over:
+                return
+            self.over = True
+            try:
                 self._end()
-                _live.discard(self)
+            except BaseException:
+                self.over = False
+                raise
+            _live.discard(self)
 
     def _end(self):
-        started = [process for process in self._context.processes if process.pid]
+        """End it; can be begun again after an exception."""
+        processes = self._context.processes
+        started = [process for process in processes if process.pid]
         for process in started:
             _kill(process)
         self.exitcodes = {process.pid: _exitcode(process) for process in started}
@@ -279,10 +289,9 @@ class WorkerPool:
         # The start of a process looks at all others, and must not find one half closed.
         with _starting:
             for process in started:
-                try:
+                with contextlib.suppress(ValueError):  # in the kernel for now
                     process.close()
-                except ValueError:  # it cannot be killed: in the kernel for now
-                    continue
+                processes.remove(process)
         self._close_descriptors()
         for ticket in self.tickets:
             ticket.leases.drop()
@@ -302,7 +311,8 @@ class WorkerPool:
             return  # another thread ends it: which descriptors are closed is unknown
         self.over = True
         self._wake_up.drop()
-        stock.forget(self._pool)
+        if self._pool is not None:
+            stock.forget(self._pool)
         for process in self._context.processes:
             stock.unguard_exitcode(process)
         self._close_descriptors()
@@ -337,8 +347,11 @@ _starting = threading.RLock()
 
 
 def start(context, n_jobs, level, n_threads, variables):
-    """Return a new `WorkerPool` with running workers."""
-    with _starting:
+    """Return a new `WorkerPool` with running workers.
+
+    Who calls it under `no_interrupt` cannot lose the pool to a Ctrl-C.
+    """
+    with no_interrupt():
         pool = WorkerPool(context, n_jobs)
         try:
             pool.start(level, n_threads, variables)
@@ -346,14 +359,22 @@ def start(context, n_jobs, level, n_threads, variables):
             pool.kill()
             raise
         _live.add(pool)
-    return pool
+        return pool
+
+
+@contextlib.contextmanager
+def no_interrupt():
+    """Put off Ctrl-C until a pool is started, and known to who must end it."""
+    with _starting, stock.no_interrupt():  # to wait for others can be interrupted
+        yield
 
 
 def _kill_all():
     global is_closed
     is_closed = True
-    for pool in list(_live):
-        pool.kill()
+    with stock.no_interrupt():
+        for pool in list(_live):
+            pool.kill()
 
 
 def _forget_all():

@@ -96,12 +96,20 @@ def unguard_exitcode(process):
     vars(process._popen).pop("poll", None)
 
 
+def cancel_finalizer(pool):
+    """Leave the end of a Pool to `dismantle`, also at the interpreter's end.
+
+    Its finalizer waits for workers that are killed, and for locks that they held.
+    """
+    pool._terminate.cancel()
+
+
 def dismantle(pool, taken_apart):
     """End the threads of a Pool whose workers are gone, and close its pipes.
 
     Not ``pool.terminate()``: it waits for locks that a killed worker may have held.
+    Can be begun again after an exception.
     """
-    pool._terminate.cancel()
     pool._state = "TERMINATE"
     threads = (pool._worker_handler, pool._task_handler, pool._result_handler)
     for thread in threads:
@@ -111,7 +119,8 @@ def dismantle(pool, taken_apart):
         # A killed worker may have held it, and a thread of the Pool may wait for it.
         with contextlib.suppress(ValueError):  # nobody has it
             lock.release()
-    pool._change_notifier.put(None)  # nobody but the Pool's threads uses it
+    with contextlib.suppress(OSError):  # closed by an earlier attempt
+        pool._change_notifier.put(None)  # nobody but the Pool's threads uses it
     pool._taskqueue.put(None)
     # The task handler may wait in a write to workers: without readers it fails.
     pool._inqueue._reader.close()
@@ -157,7 +166,7 @@ def no_fork_warning():
 
 @contextlib.contextmanager
 def no_interrupt():
-    """Put off Ctrl-C: an exception in the middle of its start leaves half a Pool.
+    """Put off Ctrl-C: an exception in the middle of a start or end leaves half a Pool.
 
     A mask is not enough, for another thread may take the signal; and it must be
     there, for a new worker has no handler of its own yet.

@@ -94,6 +94,70 @@ def test_interrupt_between_the_start_of_the_pool_and_of_the_call(block, monkeypa
         parallel.__exit__(None, None, None)
 
 
+def test_interrupt_just_after_the_start_of_the_pool(monkeypatch):
+    """The leak check sees its workers, if nobody has it."""
+    start = multiprocessing_pool.WorkerPool.start
+
+    def start_and_interrupt(pool, *args):
+        start(pool, *args)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(multiprocessing_pool.WorkerPool, "start", start_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            make_parallel()(delayed(abs)(-i) for i in range(9))
+    assert not multiprocessing_pool._live
+
+
+@pytest.mark.parametrize("moment", ["_kill", "_exitcode", "dismantle"])
+@pytest.mark.parametrize("times", [1, 3])
+def test_interrupts_while_a_pool_is_taken_apart(times, moment, monkeypatch):
+    """Half a Pool would wait for its dead workers at the interpreter's end."""
+    place = stock if moment == "dismantle" else multiprocessing_pool
+    original = getattr(place, moment)
+
+    def interrupt(*args):
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
+        return original(*args)
+
+    def fail():
+        raise ValueError("task")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, moment, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            make_parallel()([delayed(fail)()] * 3)
+    assert not multiprocessing_pool._live
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_handler_that_raises_while_a_pool_is_taken_apart(moment, monkeypatch):
+    """Of another signal, as a time limit's; what is left is ended all the same."""
+    dismantle = stock.dismantle
+
+    def interrupted(*args):
+        monkeypatch.undo()
+        if moment == "after":
+            dismantle(*args)
+        raise TimeoutError("of the program")
+
+    parallel = make_parallel()
+    monkeypatch.setattr(stock, "dismantle", interrupted)
+    with pytest.raises(TimeoutError):
+        parallel([delayed(abs)(-1)] * 3)
+    assert not multiprocessing_pool._live
+    assert parallel([delayed(abs)(-1)] * 3) == [1] * 3
+
+
+def test_the_pool_has_no_finalizer_of_its_own():
+    """At the interpreter's end it would wait for workers that are dead."""
+    with make_parallel() as parallel:
+        assert parallel([delayed(abs)(-1)] * 3) == [1] * 3
+        (pool,) = multiprocessing_pool._live
+        assert not pool._pool._terminate.still_active()
+
+
 def test_worker_says_nothing_when_its_answer_comes_too_late(capfd):
     def answer():
         raise BrokenPipeError
