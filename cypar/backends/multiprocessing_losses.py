@@ -10,10 +10,14 @@ error.
 from __future__ import annotations
 
 import time
-from signal import SIGKILL
 
 from cypar.backends.multiprocessing_worker import IDLE, SLOT
-from cypar.backends.pool.readings import crash_error, describe_captured, lose
+from cypar.backends.pool.readings import (
+    HUNG_UP,
+    crash_error,
+    describe_captured,
+    lose,
+)
 from cypar.backends.stall import StallWatch, no_progress, progress_of
 from cypar.core import errors
 
@@ -110,7 +114,7 @@ class Losses:
             task = batch.tasks[position]
             if task is not None:
                 batch.done(position, 0.0)
-                lose(self.call, *task, pid, exitcode)
+                lose(self.call, *task, pid, exitcode, _how_ended(self.pool, pid))
         self.dispatcher.give_back_open(batch)
 
     def leave(self):
@@ -190,19 +194,23 @@ class Losses:
         """Fail the call: a worker has ended by itself."""
         pool = self.pool
         dead = list(pool.dead)
+        for pid in dead:
+            pool.exitcode_of(pid)  # while it is not killed with the others
         pool.kill()
         self.dispatcher.read()
         if self.dispatcher.is_over():
             return
         # others may have died by themselves, too, before they were killed
-        dead += [pid for pid, code in pool.exitcodes.items() if code != -SIGKILL]
+        dead += [pid for pid in pool.exitcodes if pid not in dead]
         found = False
         for pid in dead:
             running = _running(self.ticket_of(pid))
             if running is not None:
                 found = True
                 index, captured = running
-                error = crash_error(index, captured, pid, pool.exitcodes[pid])
+                exitcode = pool.exitcodes.get(pid)
+                how = _how_ended(pool, pid)
+                error = crash_error(index, captured, pid, exitcode, how=how)
                 self.call.outcomes.put_error(
                     index, error, "crash", error.function, error.arguments
                 )
@@ -210,7 +218,7 @@ class Losses:
             self.fail_between_tasks(dead[0])
 
     def fail_between_tasks(self, pid):
-        exitcode = self.pool.exitcodes[pid]
+        exitcode = self.pool.exitcodes.get(pid)
         if pid not in self.pool.ready:
             raise _start_error(pid, exitcode)
         open_tasks = sorted(
@@ -229,6 +237,11 @@ class Losses:
         """Return the ticket that a worker works on, or None."""
         number = self.pool.on_ticket.get(pid, -1)
         return self.pool.tickets[number] if number >= 0 else None
+
+
+def _how_ended(pool, pid):
+    """Return what a worker did if its exit code does not tell it, else None."""
+    return HUNG_UP if pid in pool.cut_off else None
 
 
 def _running(ticket):

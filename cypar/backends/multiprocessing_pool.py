@@ -21,17 +21,17 @@ import os
 import select
 import signal
 import threading
-import time
 from collections import deque
 from functools import partial
 
 from cypar.backends import multiprocessing_stock as stock
 from cypar.backends import multiprocessing_worker as worker
+from cypar.backends.multiprocessing_ends import GRACE_S, Ends
 from cypar.backends.multiprocessing_worker import NOTE, SLOT, Shared
 from cypar.backends.wake_up import WakeUp
 from cypar.core import errors
 from cypar.core._segment import Leases
-from cypar.core._status_page import MAX_SEQUENCE, StatusPage, process_fd
+from cypar.core._status_page import MAX_SEQUENCE, StatusPage
 from cypar.core.late_import import late_import
 from cypar.transport import serialize
 
@@ -75,8 +75,9 @@ class WorkerPool:
         self.completed = deque()  # (ticket, answer of the batch or exception)
         self.ready = set()  # pids of workers that have started
         self.on_ticket = {}  # pid -> number of the ticket it works on
-        self.dead = []  # pids of workers that ended by themselves
-        self.exitcodes = {}  # by pid, once all are dead
+        self.dead = []  # pids of workers that ended by themselves, or are cut off
+        self.cut_off = set()  # those that have closed their pipe, but ran on
+        self.exitcodes = {}  # by pid, of those that ended by themselves, once asked for
         self.over = False
         self.is_leaving = False  # a call hands out nothing more to it
         self.n_jobs = n_jobs
@@ -87,7 +88,10 @@ class WorkerPool:
         self._pool = None
         self._connections = []  # the parent's ends of pipes
         self._by_fd = {}  # what is watched -> pid
-        self._pidfds = []
+        # A fork server says when a process has ended, but may take its time.
+        is_late = context.get_start_method() == "forkserver"
+        self._ends = Ends(DEATH_S if is_late else GRACE_S)
+        self._killed = set()  # pids of workers that ran until then
         self._wake_up = WakeUp()
         self._ending = threading.RLock()  # a signal handler may end it, too
 
@@ -148,9 +152,8 @@ class WorkerPool:
         for process in self._context.processes:
             stock.guard_exitcode(process)
             # A sentinel is a pipe, which a process that a task has forked holds open.
-            fd = process_fd(process.pid)
+            fd = self._ends.watch(process)
             if fd >= 0:
-                self._pidfds.append(fd)
                 self._by_fd[fd] = process.pid
                 self.poll.register(fd, select.POLLIN)
             self._by_fd[process.sentinel] = process.pid
@@ -232,12 +235,43 @@ class WorkerPool:
         return not self.dead
 
     def exitcode_of(self, pid):
-        """Return the exit code of a dead worker, or None."""
-        return _exitcode(self._process(pid))
+        """Return the exit code of a worker that has ended by itself, or None.
+
+        None also if it is cut off, in which case it is killed: what it runs may take
+        as long as it likes.
+        """
+        if pid not in self.exitcodes and not self.over:
+            process = self._process(pid)
+            if self._ends.is_cut_off(process):
+                self.cut_off.add(pid)
+                self._kill([process])
+            self._note_exitcodes([process])
+        return self.exitcodes.get(pid)
 
     def kill_worker(self, pid):
         """Kill one worker; the Pool is to be left then."""
-        _kill(self._process(pid))
+        self._kill([self._process(pid)])
+
+    def _kill(self, processes):
+        """SIGKILL workers and the processes that their tasks have started."""
+        for process in processes:
+            runs = not self._ends.has_ended(process)
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass  # it leads no group yet, or all of the group are gone
+            if runs:
+                self._killed.add(process.pid)
+                process.kill()
+
+    def _note_exitcodes(self, processes):
+        """Wait for the end of workers; only those not killed here have exit codes."""
+        unknown = [p for p in processes if p.pid not in self.exitcodes]
+        codes = self._ends.exitcodes(unknown, DEATH_S)
+        for pid, code in codes.items():
+            if pid not in self._killed or code not in (None, -signal.SIGKILL):
+                self.exitcodes[pid] = code
+                self.cut_off.discard(pid)  # it was about to end
 
     def _process(self, pid):
         return next(p for p in self._context.processes if p.pid == pid)
@@ -251,9 +285,7 @@ class WorkerPool:
         try:
             if self._pool is not None:  # an earlier end has been interrupted
                 self._pool.close()
-            deadline = time.monotonic() + CLOSE_S
-            for process in self._context.processes:
-                process.join(max(0.0, deadline - time.monotonic()))
+            self._ends.wait(self._context.processes, CLOSE_S)
         finally:
             self.kill()
 
@@ -279,9 +311,8 @@ class WorkerPool:
         """End it; can be begun again after an exception."""
         processes = self._context.processes
         started = [process for process in processes if process.pid]
-        for process in started:
-            _kill(process)
-        self.exitcodes = {process.pid: _exitcode(process) for process in started}
+        self._kill(started)
+        self._note_exitcodes(started)
         if self._pool is not None:
             self.read_notes()
             stock.dismantle(self._pool, self._context.taken_apart)
@@ -300,9 +331,7 @@ class WorkerPool:
         for connection in self._connections:
             connection.close()
         self._wake_up.close()
-        pidfds, self._pidfds = self._pidfds, []
-        for fd in pidfds:
-            os.close(fd)
+        self._ends.close()
 
     def forget(self):
         """In a forked child: let go of the parent's pool without touching it."""
@@ -316,25 +345,6 @@ class WorkerPool:
         for process in self._context.processes:
             stock.unguard_exitcode(process)
         self._close_descriptors()
-
-
-def _kill(process):
-    """SIGKILL a worker and the processes that its tasks have started."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass  # it leads no group yet, or all of the group are gone
-    process.kill()
-
-
-def _exitcode(process):
-    """Wait for the end of a killed process and return its exit code, or None."""
-    deadline = time.monotonic() + DEATH_S
-    while True:
-        process.join(0.1)
-        if process.exitcode is not None or time.monotonic() > deadline:
-            return process.exitcode
-        time.sleep(1e-3)  # a thread of the Pool has reaped it and is about to say so
 
 
 # ---- all pools of this process -----------------------------------------------------

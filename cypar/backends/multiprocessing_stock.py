@@ -96,6 +96,15 @@ def unguard_exitcode(process):
     vars(process._popen).pop("poll", None)
 
 
+def give_up_exitcode(process):
+    """Say that a process is over whose exit code never comes; else it stays open.
+
+    255 is what a fork server's processes have then.
+    """
+    if process._popen.returncode is None:
+        process._popen.returncode = 255
+
+
 def cancel_finalizer(pool):
     """Leave the end of a Pool to `dismantle`, also at the interpreter's end.
 

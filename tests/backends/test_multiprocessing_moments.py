@@ -109,11 +109,17 @@ def test_interrupt_just_after_the_start_of_the_pool(monkeypatch):
     assert not multiprocessing_pool._live
 
 
-@pytest.mark.parametrize("moment", ["_kill", "_exitcode", "dismantle"])
+@pytest.mark.parametrize(
+    ("place", "moment"),
+    [
+        (multiprocessing_pool.WorkerPool, "_kill"),
+        (multiprocessing_pool.Ends, "exitcodes"),
+        (stock, "dismantle"),
+    ],
+)
 @pytest.mark.parametrize("times", [1, 3])
-def test_interrupts_while_a_pool_is_taken_apart(times, moment, monkeypatch):
+def test_interrupts_while_a_pool_is_taken_apart(times, place, moment, monkeypatch):
     """Half a Pool would wait for its dead workers at the interpreter's end."""
-    place = stock if moment == "dismantle" else multiprocessing_pool
     original = getattr(place, moment)
 
     def interrupt(*args):
