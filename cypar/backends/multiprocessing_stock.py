@@ -22,6 +22,7 @@ import weakref
 from functools import partial
 
 IMPORT_S = 5.0  # a fork waits this long for imports of other threads
+LOCK_S = 0.05  # a thread of a Pool needs its lock for one short message only
 THREAD_S = 1.0  # the threads of a Pool end at once when their pipes are closed
 
 
@@ -123,16 +124,12 @@ def dismantle(pool, taken_apart):
     threads = (pool._worker_handler, pool._task_handler, pool._result_handler)
     for thread in threads:
         thread._state = "TERMINATE"
-    lock, pool._outqueue._wlock = pool._outqueue._wlock, None
-    if lock is not None:
-        # A killed worker may have held it, and a thread of the Pool may wait for it.
-        with contextlib.suppress(ValueError):  # nobody has it
-            lock.release()
     with contextlib.suppress(OSError):  # closed by an earlier attempt
         pool._change_notifier.put(None)  # nobody but the Pool's threads uses it
     pool._taskqueue.put(None)
     # The task handler may wait in a write to workers: without readers it fails.
     pool._inqueue._reader.close()
+    _free_lock(pool)
     pool._task_handler.join(THREAD_S)
     # The result handler may wait for the rest of a message: the pipe's end wakes it.
     pool._outqueue._writer.close()
@@ -146,6 +143,19 @@ def dismantle(pool, taken_apart):
     pool._change_notifier._reader.close()
     pool._change_notifier._writer.close()
     pool._cache.clear()
+
+
+def _free_lock(pool):
+    """Let the task handler have the lock of the results, if a killed worker held it.
+
+    The task handler may have it itself, for its last message: not to be taken away.
+    """
+    pool._task_handler.join(LOCK_S)
+    lock = pool._outqueue._wlock
+    if lock is not None and pool._task_handler.is_alive():
+        lock.acquire(timeout=LOCK_S)
+        with contextlib.suppress(ValueError):  # given back in between
+            lock.release()
 
 
 def forget(pool):

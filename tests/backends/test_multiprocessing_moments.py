@@ -4,6 +4,7 @@ import inspect
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -154,6 +155,29 @@ def test_a_handler_that_raises_while_a_pool_is_taken_apart(moment, monkeypatch):
         parallel([delayed(abs)(-1)] * 3)
     assert not multiprocessing_pool._live
     assert parallel([delayed(abs)(-1)] * 3) == [1] * 3
+
+
+def test_a_lock_that_a_thread_of_the_pool_holds_is_not_taken_away(monkeypatch):
+    """Its error when it gives the lock back would be shown."""
+    monkeypatch.setattr(stock, "LOCK_S", 10.0)
+    begun = threading.Event()
+    with make_parallel() as parallel:
+        assert parallel([delayed(abs)(-1)] * 3) == [1] * 3
+        (pool,) = multiprocessing_pool._live
+        inner = pool._pool
+        results = inner._outqueue._writer
+        send = results.send_bytes
+
+        def send_slowly(data):
+            begun.set()
+            while not inner._inqueue._reader.closed:
+                time.sleep(0.001)  # until the Pool is taken apart
+            send(data)
+
+        monkeypatch.setattr(results, "send_bytes", send_slowly)
+        inner._taskqueue.put(None)  # the task handler sends its last message
+        assert begun.wait(10)
+        pool.kill()
 
 
 def test_the_pool_has_no_finalizer_of_its_own():
