@@ -1,4 +1,4 @@
-"""Whether the workers of a Pool have ended, and how; asked without ever blocking.
+"""Whether the workers of a Pool have ended, and how; asked without blocking.
 
 ``Process.join(timeout)`` waits for the worker's sentinel, a pipe, and then for the
 process without a limit. But a task may close the pipe (by exec, say) and go on; a
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import time
 
 from cypar.backends import multiprocessing_stock as stock
@@ -23,7 +24,7 @@ GRACE_S = 0.05
 
 
 class Ends:
-    """Looks for the ends of some processes of multiprocessing.
+    """Sees to the ends of some processes of multiprocessing.
 
     Parameters
     ----------
@@ -34,6 +35,7 @@ class Ends:
     def __init__(self, code_grace_s=GRACE_S):
         self.code_grace_s = code_grace_s
         self._fds = {}  # by pid
+        self._given_up = set()  # pids of those whose exit codes nobody can know
 
     def watch(self, process):
         """Return a descriptor that is readable when the process has ended, or -1."""
@@ -75,6 +77,17 @@ class Ends:
         """Whether a process whose pipe is closed runs all the same."""
         return bool(self.wait([process], GRACE_S)) and not _is_exiting(process.pid)
 
+    def kill(self, process):
+        """SIGKILL a process and those of its group; returns whether it ran."""
+        runs = not self.has_ended(process)
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass  # it leads no group yet, or all of the group are gone
+        if runs:
+            process.kill()
+        return runs
+
     def exitcodes(self, processes, timeout_s):
         """Return the exit codes by pid, None for those that nobody can know.
 
@@ -83,17 +96,24 @@ class Ends:
         """
         running = self.wait(processes, timeout_s)
         deadline = time.monotonic() + self.code_grace_s
-        codes = {}
+        codes = {process.pid: None for process in processes}
         for process in processes:
-            code = process.exitcode
-            while code is None and process not in running:
-                if time.monotonic() > deadline:
-                    stock.give_up_exitcode(process)
-                    break
-                time.sleep(PAUSE_S)
-                code = process.exitcode
-            codes[process.pid] = code
+            if process not in running:
+                codes[process.pid] = self._exitcode(process, deadline)
         return codes
+
+    def _exitcode(self, process, deadline):
+        """Return the exit code of a process that has ended, or None."""
+        while process.pid not in self._given_up:
+            code = process.exitcode
+            if code is not None:
+                return code
+            if time.monotonic() > deadline:
+                self._given_up.add(process.pid)
+                stock.give_up_exitcode(process)
+            else:
+                time.sleep(PAUSE_S)
+        return None
 
     def close(self):
         """Close the descriptors."""

@@ -203,8 +203,10 @@ class WorkerPool:
         for fd, _ in events:
             if fd == self._wake_up.fd:
                 self._wake_up.clear()
-            elif fd in self._by_fd and self._by_fd[fd] not in self.dead:
-                self.dead.append(self._by_fd[fd])
+            elif fd in self._by_fd:
+                self.poll.unregister(fd)  # it would end all waits from now on
+                if self._by_fd[fd] not in self.dead:
+                    self.dead.append(self._by_fd[fd])
         self.read_notes()
 
     def read_notes(self):
@@ -255,19 +257,12 @@ class WorkerPool:
     def _kill(self, processes):
         """SIGKILL workers and the processes that their tasks have started."""
         for process in processes:
-            runs = not self._ends.has_ended(process)
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass  # it leads no group yet, or all of the group are gone
-            if runs:
+            if self._ends.kill(process):
                 self._killed.add(process.pid)
-                process.kill()
 
     def _note_exitcodes(self, processes):
         """Wait for the end of workers; only those not killed here have exit codes."""
-        unknown = [p for p in processes if p.pid not in self.exitcodes]
-        codes = self._ends.exitcodes(unknown, DEATH_S)
+        codes = self._ends.exitcodes(processes, DEATH_S)
         for pid, code in codes.items():
             if pid not in self._killed or code not in (None, -signal.SIGKILL):
                 self.exitcodes[pid] = code

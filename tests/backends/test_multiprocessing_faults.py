@@ -257,6 +257,21 @@ def test_a_worker_that_dies_with_a_lock_of_the_pool_leaves_nothing(pools, monkey
         pool._outqueue._wlock.acquire()
 
 
+def test_a_dead_worker_is_news_only_once(pools):
+    """While a Pool is left, the call waits for the tasks of the other workers."""
+    with Parallel(n_jobs=2, backend="multiprocessing") as parallel:
+        assert parallel(delayed(abs)(-i) for i in range(9)) == list(range(9))
+        (pool,) = pools
+        pid = pool.pids()[0]
+        os.kill(pid, signal.SIGKILL)
+        assert pool.exitcode_of(pid) == -signal.SIGKILL
+        deadline = time.monotonic() + 10
+        while pool.poll.poll(0) and time.monotonic() < deadline:
+            pool.wait(0)
+        assert pool.dead == [pid]
+        assert not pool.poll.poll(0)
+
+
 @pytest.mark.parametrize("retries", [0, 1])
 def test_a_worker_that_dies_with_a_large_result_loses_that_only(
     log, tmp_path, monkeypatch, retries

@@ -182,6 +182,13 @@ def test_a_crash_without_an_exit_code(on_error, no_exitcodes):
 
 
 @on_linux
+def test_a_worker_that_is_cut_off_has_no_exit_code_to_be_known(no_exitcodes):
+    with pytest.raises(WorkerCrash, match=CUT_OFF) as caught:
+        make_parallel()([delayed(execs)()] * 2)
+    assert caught.value.exitcode is None
+
+
+@on_linux
 def test_exit_codes_that_another_thread_has_fetched(run_script):
     """A program may wait for any child, as init does."""
     done = run_script(
