@@ -26,11 +26,12 @@ class ResultGenerator:
     Closing it, or dropping the last reference, stops the call.
     """
 
+    _over = True  # until the pump runs there is nothing to end
+
     def __init__(self, call, backend, on_end):
         self._call = call
         self._on_end = on_end
         self._pid = os.getpid()
-        self._over = True  # until the pump runs there is nothing to end
         self._pump = _Pump(call, backend)
         _helper_threads.run(self._pump)
         self._over = False

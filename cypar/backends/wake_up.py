@@ -24,6 +24,8 @@ class WakeUp:
         What the loop polls for input; -1 once closed.
     """
 
+    fd = _write_fd = -1
+
     def __init__(self):
         self._lock = threading.RLock()  # a signal handler may ring, too
         self.fd, self._write_fd = _open()
@@ -48,6 +50,11 @@ class WakeUp:
             self.fd = self._write_fd = -1  # first: a signal handler may ring
             for fd in fds:
                 os.close(fd)
+
+    def __del__(self):
+        # Ctrl-C came before the call began; nobody rings any more
+        for fd in {self.fd, self._write_fd} - {-1}:
+            os.close(fd)
 
     def drop(self):
         """Close them in a forked child, whose parent may have held the lock."""

@@ -71,11 +71,18 @@ class Dispatcher:
 
     def run(self):
         """Run the call; returns when it is done or stopped."""
+        try:
+            self._run()
+        except BaseException:  # Ctrl-C may have come in the middle of the end
+            self.close(True)
+            raise
+
+    def _run(self):
         call = self.call
-        call.on_wake(self.wake)
         failed = True
         try:
-            self.pool.enter(self.options.n_jobs)  # which may lack descriptors
+            call.on_wake(self.wake)
+            self.pool.enter(self, self.options.n_jobs)  # which may lack descriptors
             call.source.fill()
             while not (call.stopping or call.outcomes.done):
                 self.woken = False
@@ -94,9 +101,16 @@ class Dispatcher:
 
     def warm_up(self):
         """Start all workers of such a call, and wait until they could run tasks."""
-        self.pool.enter(self.options.n_jobs)
+        try:
+            self._warm_up()
+        except BaseException:  # see `run`
+            self.close(True)
+            raise
+
+    def _warm_up(self):
         failed = True
         try:
+            self.pool.enter(self, self.options.n_jobs)
             while True:
                 while len(self.workers) < self.max_workers:
                     worker = self.add_worker()
@@ -112,7 +126,7 @@ class Dispatcher:
             self.close(failed)
 
     def close(self, failed):
-        """Give back all that the call has."""
+        """Give back all that the call has. Idempotent."""
         try:
             self.memory.close()
             self.let_go(failed)

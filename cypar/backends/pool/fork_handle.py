@@ -95,15 +95,15 @@ class ForkServer:
                     [theirs.fileno(), life_fd],
                     [os.getpid()],
                 )
+                self.known = state
+                self._key = key
+                self._control = ours
             except Exception:
                 ours.close()
                 self._useless = True  # starting a worker by exec tells why
                 return
             finally:
                 theirs.close()
-            self.known = state
-            self._key = key
-            self._control = ours
 
     def stop(self):
         """End the server, which ends its workers too; the next one is a new try."""
@@ -188,16 +188,19 @@ class ForkServer:
         its own time, since its channel is closed, or with the server.
         """
         patient = number in self.working
-        self.working.discard(number)
-        self.starting.discard(number)
+        late = False
         try:
-            return self._ask(REAP, number, None if patient else SHORT_S)
+            ended = self._ask(REAP, number, None if patient else SHORT_S)
         except ServerGone:
-            return None
+            ended = None
         except TimeoutError:
-            if not self.working and not self.starting:  # another call's, say
-                self.stop()
-            return None
+            ended = None
+            late = True
+        self.working.discard(number)  # now: after Ctrl-C this is done once more
+        self.starting.discard(number)
+        if late and not self.working and not self.starting:  # another call's, say
+            self.stop()
+        return ended
 
     def _ask(self, kind, number, timeout_s=None):
         control = self._control

@@ -163,7 +163,14 @@ class Process:
         """Kill it and collect how it ended; leaves no zombie."""
         if self._reaped:
             return
-        self._reaped = True
+        self._reaped = True  # first: its process id may soon be another's
+        try:
+            self._collect()
+        except BaseException:  # Ctrl-C
+            self._reaped = False
+            raise
+
+    def _collect(self):
         if self._number is None:
             self.exitcode = wait_for(self._pid)
         else:
@@ -182,15 +189,17 @@ class Process:
         return {fd for fd in mine if fd >= 0}
 
     def close(self):
-        """Close all descriptors; the process is not touched."""
+        """Close all descriptors; the process is not touched. Idempotent."""
         self.channel.close()
         if self.page is not None:
             self.page.close_fd()
-        for name in ("process_fd", "stderr_fd"):
-            fd = getattr(self, name)
-            if fd >= 0:
-                setattr(self, name, -1)
-                os.close(fd)
+        # Ctrl-C can come after a call only: nothing is lost, and nothing closed twice
+        fd, self.process_fd = self.process_fd, -1
+        if fd >= 0:
+            os.close(fd)
+        fd, self.stderr_fd = self.stderr_fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def _stat(pid):

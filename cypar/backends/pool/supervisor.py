@@ -108,7 +108,7 @@ class Pool:
         self._lock = threading.Lock()
         self._idle = []  # the most recently used last
         self._leased = {}  # worker -> the call that has it
-        self._calls = 0
+        self._calls = set()  # that run
         self._limit = cpu_count()  # or the largest n_jobs so far
         self._closed = False  # the interpreter shuts down
         self._waiting = []  # calls that would take more workers
@@ -118,10 +118,10 @@ class Pool:
 
     # ---- calls ---------------------------------------------------------------------
 
-    def enter(self, n_jobs):
+    def enter(self, call, n_jobs):
         """Note that a call with ``n_jobs`` has begun."""
         with self._lock:
-            self._calls += 1
+            self._calls.add(call)
             self._limit = max(self._limit, n_jobs)
             old = self._take_old()
             for worker in self._idle:
@@ -133,9 +133,12 @@ class Pool:
             self.server.prepare(self._life_fd())  # it starts while the input is read
 
     def leave(self, call):
-        """Note that it has ended; kills what it has not given back."""
+        """Note that it has ended; kills what it has not given back.
+
+        It does no harm to say so twice, or of a call that has not begun.
+        """
         with self._lock:
-            self._calls -= 1
+            self._calls.discard(call)
             if call in self._waiting:
                 self._waiting.remove(call)
             # Ctrl-C can come between a lease and the call's note of it
@@ -169,10 +172,9 @@ class Pool:
             # the whole program does.
             raise SystemExit("the interpreter shuts down, no workers are started")
         with self._lock:
-            worker = self._take_idle(setup, index)
+            worker = self._take_idle(call, setup, index)
             if worker is not None:
                 worker.index = index
-                self._leased[worker] = call
                 return worker
             surplus = None
             # the first worker of a call is always granted, hence "+ live calls"
@@ -186,13 +188,17 @@ class Pool:
         if surplus is not None:
             self.discard([surplus])
         worker = Worker(self._life_fd(), self.server, setup)
-        worker.index = index
-        with self._lock:
-            self._leased[worker] = call
+        try:
+            worker.index = index
+            with self._lock:
+                self._leased[worker] = call
+        except BaseException:  # Ctrl-C
+            self.discard([worker])
+            raise
         return worker
 
-    def _take_idle(self, setup, index):
-        """Take out an idle worker with this initializer, or return None.
+    def _take_idle(self, call, setup, index):
+        """Lease an idle worker with this initializer, or return None.
 
         One that has started comes first: the call before may have lost a worker,
         whose replacement still starts. Then one that knows itself by this index, and
@@ -204,7 +210,12 @@ class Pool:
                 rank = (worker.ready, worker.known_index == index, position)
                 if best is None or rank > best:
                     best = rank
-        return None if best is None else self._idle.pop(best[-1])
+        if best is None:
+            return None
+        worker = self._idle[best[-1]]
+        self._leased[worker] = call  # first: Ctrl-C must not come while nobody has it
+        self._idle.remove(worker)
+        return worker
 
     def _life_fd(self):
         with self._lock:
@@ -215,11 +226,11 @@ class Pool:
     def release(self, worker):
         """Give an idle, healthy worker back."""
         with self._lock:
-            self._leased.pop(worker, None)
             worker.idle_since = time.monotonic()
-            self._idle.append(worker)
+            self._idle.append(worker)  # first: see `_take_idle`
+            self._leased.pop(worker, None)
             surplus = None
-            if len(self._idle) + len(self._leased) > self._limit + self._calls:
+            if len(self._idle) + len(self._leased) > self._limit + len(self._calls):
                 surplus = self._idle.pop(0)
             waiting = self._waiting
             if waiting:
@@ -231,6 +242,13 @@ class Pool:
 
     def discard(self, workers):
         """Kill workers and forget them; their exit codes are then known, if ever."""
+        try:
+            self._end(workers)
+        except BaseException:  # Ctrl-C: what has been done is not done again
+            self._end(workers)
+            raise
+
+    def _end(self, workers):
         with self._lock:
             for worker in workers:
                 self._leased.pop(worker, None)

@@ -1,0 +1,75 @@
+"""Ctrl-C between any two steps of the pool."""
+
+import inspect
+import itertools
+import sys
+
+import pytest
+
+from cypar import Parallel, delayed
+from cypar.backends.pool import dispatcher, supervisor
+
+
+class CtrlC:
+    """Raises KeyboardInterrupt at the k-th place where the interpreter would.
+
+    It looks for signals when a function begins and when one that is written in C has
+    returned. (What looks like the begin of a generator may be its end.)
+
+    Parameters
+    ----------
+    k : int
+    files : set of str
+    """
+
+    def __init__(self, k, files):
+        self.left = k
+        self.files = files
+
+    def __enter__(self):
+        sys.setprofile(self.look)
+        return self
+
+    def __exit__(self, *_):
+        sys.setprofile(None)
+
+    @property
+    def came(self):
+        return self.left < 0
+
+    def look(self, frame, event, argument):
+        code = frame.f_code
+        if code.co_flags & inspect.CO_GENERATOR or code.co_filename not in self.files:
+            return
+        if event in ("call", "c_return"):
+            self.left -= 1
+            if self.left == -1:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_ctrl_c_at_any_moment_of_a_call_keeps_nothing(fresh_pool):
+    files = {dispatcher.__file__, supervisor.__file__}
+
+    def call():
+        assert Parallel(n_jobs=2)(delayed(abs)(-i) for i in range(9)) == [*range(9)]
+
+    call()
+    for k in itertools.count():
+        with CtrlC(k, files) as ctrl_c:
+            try:
+                call()
+            except KeyboardInterrupt:
+                assert ctrl_c.came
+        leased = fresh_pool.pids()[1]
+        assert leased == []
+        assert not fresh_pool._calls
+        assert fresh_pool.server.working <= {
+            w.process._number for w in fresh_pool._idle
+        }
+        if not ctrl_c.came:
+            break
+        call()
+    assert k > 100
