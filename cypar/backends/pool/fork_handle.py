@@ -107,16 +107,18 @@ class ForkServer:
 
     def stop(self):
         """End the server, which ends its workers too; the next one is a new try."""
+        ended = self.detach()
+        if ended is not None:
+            end_server(*ended)
+
+    def detach(self):
+        """Forget the server; returns what `end_server` takes, None if there is none."""
         with self._lock:
             self._losses = 0
             self._useless = not _IS_LINUX
             control, self._control = self._control, None
             pid, self.pid = self.pid, None
-        if control is None:
-            return
-        control.close()
-        spawn.kill_group(pid)
-        spawn.wait_for(pid)
+        return None if control is None else (control, pid)
 
     def drop(self):
         """In a forked child: close what belongs to the parent's server."""
@@ -251,6 +253,13 @@ def packet_socketpair():
         _socket.socket(*kind, 0, fileno=above_standard(end.detach()))
         for end in _socket.socketpair(*kind)
     ]
+
+
+def end_server(control, pid):
+    """End a server that was detached."""
+    control.close()
+    spawn.kill_group(pid)
+    spawn.wait_for(pid)
 
 
 def asked_for_exec():

@@ -21,7 +21,7 @@ import threading
 import time
 
 from cypar.backends.pool.backoff import Backoff
-from cypar.backends.pool.fork_handle import ForkServer
+from cypar.backends.pool.fork_handle import ForkServer, end_server
 from cypar.backends.pool.outbox import Outbox
 from cypar.backends.pool.process import Process
 from cypar.backends.pool.state import bare, snapshot
@@ -268,12 +268,16 @@ class Pool:
         with self._lock:
             idle, self._idle = self._idle, []  # no other call leases one of them now
         self.discard(idle)
+        ended = None
         with self._lock:
-            has_workers = bool(self._idle or self._leased)
             if not self._calls:
                 self._limit = cpu_count()
-        if not has_workers:  # the server's end would be theirs
-            self.server.stop()
+                # The server's end is that of its workers, and a call that begins
+                # from here on must not get one of them.
+                if not self._idle:
+                    ended = self.server.detach()
+        if ended is not None:
+            end_server(*ended)
         arena.trim(0)
         disk_arena.trim(0)
 
