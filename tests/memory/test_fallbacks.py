@@ -177,6 +177,30 @@ def test_workers_without_descriptors(run_script):
     run_script(script)
 
 
+@LINUX
+def test_workers_without_descriptors_and_shared_objects(run_script):
+    script = """
+        import os, resource
+        import numpy as np
+        from cypar import Parallel, delayed, share
+
+        def total(a):
+            return float(a.sum())
+
+        def limit():
+            n = os.dup(0)  # the lowest that is free
+            os.close(n)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (n, n))
+
+        run = Parallel(n_jobs=2, initializer=limit)
+        handles = [share(np.full(200_000, float(i))) for i in range(3)]
+        for _ in range(2):
+            out = run(delayed(total)(handles[i % 3]) for i in range(12))
+            assert out == [i % 3 * 200_000.0 for i in range(12)]
+    """
+    run_script(script)
+
+
 def test_a_worker_that_may_not_open_the_parents_memory(
     parallel, monkeypatch, fresh_arena
 ):

@@ -39,6 +39,7 @@ class Outbox:
         self.segments = {}  # slot -> (serial, capacity) that the worker knows
         self.bases = {}  # number -> Base that the worker has, the last used last
         self.shares = set()  # numbers of the shared objects that the worker has
+        self.unmapped = set()  # those of them that it may not be able to map
         self.used = False  # the worker has something to let go of after the call
 
     def put(self, parcel, pieces, tail):
@@ -47,7 +48,7 @@ class Outbox:
         for shared in parcel.shares:
             if type(shared) is Base:
                 self._need_base(shared)
-            elif shared.number not in self.shares:
+            elif shared.number not in self.shares or shared.number in self.unmapped:
                 self._send_shared(shared)
         for kind, place, number, offset, size in parcel.pieces:
             slot = 0
@@ -83,6 +84,12 @@ class Outbox:
         parts = (b"".join([head, *pieces]), data, *tail)
         self.send(frames.SHARED, shared.number, *parts)
         self.shares.add(shared.number)
+        self.unmapped.discard(shared.number)
+
+    def refused(self):
+        """Send the bytes themselves from now on, those of shared objects again."""
+        self.inline = True
+        self.unmapped = set(self.shares)
 
     def patch(self, patch):
         """Return a patch as bytes; sends what it is made on if the worker lacks it."""
@@ -111,6 +118,7 @@ class Outbox:
         live = {shared.number for shared in list(sharing.shared.values())}
         dead = [number for number in self.shares if number not in live]
         self.shares.difference_update(dead)
+        self.unmapped.difference_update(dead)
         closed = self.leases.take_closed()
         for slot in closed:
             self.segments.pop(slot, None)

@@ -86,15 +86,15 @@ class Reader:
         batch = worker.batches[slot]
         task = batch.tasks[position]
         index = batch.done(position, seconds)
-        self.dispatcher.sizes.note_result(size_of(value))
         if batch.left == 0:
             worker.batches[slot] = None
             self.dispatcher.sizes.observe(batch)
             self.fresh.discard(worker)
         if kind == KIND_REFUSED:
-            worker.outbox.inline = True
+            worker.outbox.refused()
             self.call.source.give_back([task])
             return
+        self.dispatcher.sizes.note_result(size_of(value))
         task = None  # its arguments' memory is free
         give(self.call.outcomes, index, kind, value, self.decoded_error)
 
