@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint64_t, uintptr_t
 
-from cypar.core._segment cimport Segment
+from cypar.core._segment cimport Pin, Segment
 from cypar.core._written_pages cimport WatchedRange, Written
 
 
@@ -18,6 +18,7 @@ cdef class Entry:
     cdef readonly bint is_dropped
     cdef readonly bint immutable
     cdef readonly bint writable   # workers may write to the copy
+    cdef Pin own_pin              # of such a copy, else None
     cdef readonly uint64_t call   # in which it was last compared
     cdef uint64_t digest          # of a writable copy when it was made
     cdef uintptr_t seen_low, seen_high  # addresses compared in full in that call

@@ -1,6 +1,6 @@
 from typing import Any, TypeAlias
 
-from cypar.core._segment import Segment
+from cypar.core._segment import Pin, Segment
 from cypar.core._written_pages import WatchedRange
 
 # address, itemsize, shape, strides
@@ -50,7 +50,7 @@ class Registry:
         strided: _Strided | None,
         writable: bool,
         call: int,
-    ) -> Entry | None: ...
+    ) -> tuple[Entry, Pin] | None: ...
     def add(
         self,
         root: Any,

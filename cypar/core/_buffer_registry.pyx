@@ -33,7 +33,7 @@ from cypar.core._copying cimport (
     DENSE, SPARSE, Strided, equal_bytes, equal_samples, equal_samples_strided,
     equal_strided, fingerprint, fingerprint_strided, next_random,
 )
-from cypar.core._segment cimport Segment, set_strided
+from cypar.core._segment cimport Pin, Segment, set_strided
 from cypar.core._written_pages cimport SAME, UNKNOWN, Written, written_pages
 
 from cypar.core.cpu import cpu_count
@@ -56,8 +56,7 @@ cdef class Entry:
         if self.is_dropped:
             return
         self.is_dropped = True
-        if self.writable:
-            self.segment.unpin()
+        self.own_pin = None
         self.unwatch(False)
         self.detach()
         if self in self.registry.orphans:
@@ -115,7 +114,7 @@ cdef class Entry:
                          uint64_t seed) except -1:
         """Whether the bytes from ``low`` to ``high`` are those of the copy.
 
-        If so, its segment stays pinned.
+        The caller has pinned its segment.
         """
         cdef bint covered = call == self.call and (
             self.strided is not None
@@ -124,7 +123,6 @@ cdef class Entry:
         cdef Written answer = UNKNOWN
         cdef WatchedRange begun = None
         cdef bint was_watched = self.watched is not None, same = False
-        self.segment.pin()
         if self.immutable and covered:
             return True
         try:
@@ -137,10 +135,8 @@ cdef class Entry:
             else:
                 same = self.compare_all(low, high, covered and not was_watched, seed)
         finally:
-            if not same:
-                self.segment.unpin()
-                if begun is not None:
-                    begun.end(True)  # it had changed before
+            if not same and begun is not None:
+                begun.end(True)  # it had changed before
         if not same:
             self.unwatch(answer == UNKNOWN)
             return False
@@ -294,10 +290,7 @@ cdef class Registry:
 
     def find(self, root, uintptr_t low, uintptr_t high, tuple strided, bint writable,
              uint64_t call):
-        """Return an entry whose copy holds these bytes as they are now, or None.
-
-        Its segment is pinned once more: nobody can write to it before the caller does
-        something with it.
+        """Find a copy that holds these bytes as they are now.
 
         Parameters
         ----------
@@ -311,24 +304,31 @@ cdef class Registry:
             Whether workers may write to the copy.
         call : int
             Number of the call that asks.
+
+        Returns
+        -------
+        (Entry, Pin) or None
         """
         cdef Entry entry
+        cdef Pin pin
         for entry in list(self.entries.get(id(root), ())):
             owner = entry.root() if entry.is_weak else entry.root
             if owner is root and entry.holds(low, high, strided, writable, call):
+                pin = entry.segment.pin()
                 if entry.is_current(low, high, call, next_random(&self.state)):
                     entry.hits += 1
-                    return entry
+                    return entry, pin
                 entry.drop()  # the memory has changed
         for entry in list(self.orphans):
             if entry.holds(low, high, strided, writable, call):
+                pin = entry.segment.pin()
                 if entry.is_current(low, high, call, next_random(&self.state)):
                     # another thread, which compared it as well, may have been first
                     if entry in self.orphans:
                         self.orphans.remove(entry)
                         entry.attach(root)
                     entry.hits = 1
-                    return entry
+                    return entry, pin
                 entry.drop()
         return None
 
@@ -362,7 +362,8 @@ cdef class Registry:
         entry.number = self.last_number
         if writable:
             entry.take_digest()
-            segment.pin()  # what tasks write to it is to be seen by the next ones
+            # what tasks write to it is to be seen by the next ones
+            entry.own_pin = segment.pin()
         entry.attach(root)
         segment.entries.append(entry)
         return entry

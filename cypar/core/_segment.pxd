@@ -30,8 +30,14 @@ cdef class Segment:
     cdef int note_filled(self, Py_ssize_t end, Py_ssize_t touched) except -1
     cpdef bint is_leased(self)
     cpdef bint is_idle(self)
-    cpdef bint claim(self, bint to_close=*)
-    cpdef Py_ssize_t take_piece(self, Py_ssize_t n, Py_ssize_t alignment)
+    cpdef Pin pin(self)
+    cpdef Pin claim(self, bint to_close=*)
+    cpdef tuple take_piece(self, Py_ssize_t n, Py_ssize_t alignment)
+
+
+cdef class Pin:
+    cdef readonly Segment segment
+    cdef bint is_claim                 # keeps everybody else away, too
 
 
 cdef class Parcel:

@@ -162,13 +162,12 @@ cdef class Segment:
 
     # ---- use ---------------------------------------------------------------------
 
-    def pin(self):
-        """Keep the content."""
+    cpdef Pin pin(self):
+        """Keep the content for as long as the `Pin` lives."""
+        cdef Pin pin = Pin.__new__(Pin)
+        pin.segment = self
         self.pins += 1
-
-    def unpin(self):
-        """Undo one `pin`."""
-        self.pins -= 1
+        return pin
 
     cpdef bint is_leased(self):
         """Whether some worker's task has it, or something of it."""
@@ -185,34 +184,37 @@ cdef class Segment:
     # These two decide and act in one step: no other thread can come between, since no
     # Python code runs in them.
 
-    cpdef bint claim(self, bint to_close=False):
-        """Pin it and keep everybody else away, if nobody uses it; False otherwise.
+    cpdef Pin claim(self, bint to_close=False):
+        """Pin it and keep everybody else away, if nobody uses it; else None.
 
         For one who will `make_empty` or, if ``to_close``, close it.
         """
+        cdef Pin pin
         if (
             self.claimed or self.pins != 0 or self.is_leased()
             or (self.retired and not to_close)
         ):
-            return False
-        self.claimed = True
-        self.pins = 1
-        return True
+            return None
+        pin = self.pin()
+        self.claimed = pin.is_claim = True
+        return pin
 
-    cpdef Py_ssize_t take_piece(self, Py_ssize_t n, Py_ssize_t alignment):
-        """Pin it for one more buffer; returns where that begins, -1: no room."""
+    cpdef tuple take_piece(self, Py_ssize_t n, Py_ssize_t alignment):
+        """Find room for one more buffer: (Pin, where it begins), or None."""
         cdef Py_ssize_t offset = self.cursor
         if (
             not self.is_slab or self.claimed or self.retired
             or n > self.capacity - offset
         ):
-            return -1
+            return None
         self.cursor = (offset + n + alignment - 1) // alignment * alignment
-        self.pins += 1
-        return offset
+        return self.pin(), offset
 
     def make_empty(self):
-        """Forget what it holds, after `claim`; others may use it again."""
+        """Forget what it holds, after `claim`; others may use it again.
+
+        Still pinned, by the claim.
+        """
         self.forget_content()
         self.claimed = False
 
@@ -254,6 +256,21 @@ cdef class Segment:
         self.fd = -1
         self.retired = True
         self.capacity = self.allocated = 0
+
+
+cdef class Pin:
+    """Keeps the content of a segment until nothing refers to the pin any more.
+
+    So an exception, or a Ctrl-C between any two steps, leaves no segment pinned.
+    """
+
+    def __init__(self):
+        raise TypeError("Segment.pin and Segment.claim make pins")
+
+    def __del__(self):
+        self.segment.pins -= 1
+        if self.is_claim:
+            self.segment.claimed = False
 
 
 def buffer_address(obj):

@@ -68,7 +68,7 @@ class Copier:
             self.arenas.insert(0, self.folder_arena)
 
     def place_array(self, array, layout, writable):
-        """Return (segment, number of the copy, offset) of an array's bytes, pinned.
+        """Return (Pin of the segment, number of the copy, offset) of an array's bytes.
 
         None if there is no room for them. ``writable``: workers may write to the copy.
         """
@@ -78,11 +78,7 @@ class Copier:
             root_low, root_high = bounds(address_of(root), root)
             if root_high - root_low <= MAX_ROOT * (high - low):
                 low, high = root_low, root_high
-        placed = self._place(root, low, high, layout, _is_immutable(array), writable)
-        if placed is None:
-            return None
-        segment, number, offset = placed
-        return segment, number, offset
+        return self._place(root, low, high, layout, _is_immutable(array), writable)
 
     def place_buffer(self, root, address, size):
         """Return the same for a contiguous buffer, which belongs to ``root``."""
@@ -116,17 +112,19 @@ class Copier:
         registry = choice.registry
         # a writable copy is looked up with its own bounds: all of it is compared
         wanted = (low, high) if writable else (layout.low, layout.high)
-        entry = registry.find(root, *wanted, strided, writable, self.call)
-        if entry is not None:
+        found = registry.find(root, *wanted, strided, writable, self.call)
+        if found is not None:
+            entry, pin = found
             choice.counters.reused += 1
-            return entry.segment, entry.number, _offset(entry, layout)
+            return pin, entry.number, _offset(entry, layout)
         if strided is None:
             # elements that are aligned here stay so, wherever the memory begins
             shift = low % ALIGNMENT if low % USUAL_ALIGNMENT else 0
-            segment, offset = choice.take(high - low + shift)
+            pin, offset = choice.take(high - low + shift)
             offset += shift
         else:
-            segment, offset = choice.take(layout.size)
+            pin, offset = choice.take(layout.size)
+        segment = pin.segment
         watched = None
         try:
             if strided is None:
@@ -136,7 +134,6 @@ class Copier:
             else:
                 segment.write_strided(offset, strided)
         except BaseException:
-            segment.unpin()
             if watched is not None:
                 watched.end(False)
             raise
@@ -152,7 +149,7 @@ class Copier:
             self.call,
             watched,
         )
-        return segment, entry.number, _offset(entry, layout)
+        return pin, entry.number, _offset(entry, layout)
 
     def close(self):
         """Forget what holds for this call; give back what is not kept for later."""

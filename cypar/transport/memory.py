@@ -165,9 +165,8 @@ class CallMemory(Reducer):
         return True
 
     def _add(self, kind, placed, size):
-        segment, number, offset = placed
-        self.parcel.add(kind, segment, number, offset, size)
-        segment.unpin()  # the parcel has pinned it
+        pin, number, offset = placed
+        self.parcel.add(kind, pin.segment, number, offset, size)
 
     def _reduce_shared(self, handle):
         if handle.captured is None:

@@ -112,7 +112,7 @@ class Arena:
     # ---- room for a copy -----------------------------------------------------------
 
     def take(self, n):
-        """Return (segment, offset) with room for ``n`` bytes, pinned once.
+        """Return (Pin, offset) of room for ``n`` bytes.
 
         Raises
         ------
@@ -122,39 +122,34 @@ class Arena:
         self.clock += 1
         self.registry.sweep()
         if n <= SLAB_PIECE or len(self.segments) >= MAX_SEGMENTS:
-            return self._take_of_slab(n)
-        segment = self._recycled(n)
-        if segment is None:
-            segment = self._new(n)
-        return self._ready(segment, 0, n)
+            return self._ready(*self._take_of_slab(n), n)
+        return self._ready(self._recycled(n) or self._new(n), 0, n)
 
-    def _ready(self, segment, offset, n):
-        """Return a pinned segment after it got room."""
-        try:
-            segment.reserve(offset + n)
-        except BaseException:
-            segment.unpin()
-            raise
+    def _ready(self, pin, offset, n):
+        """Return a pin and an offset after the segment got room there."""
+        segment = pin.segment
+        segment.reserve(offset + n)
         segment.used = self.clock
         if segment.allocated >= offset + n:
             self.counters.warm += 1
         else:
             self.counters.cold += 1
-        return segment, offset
+        return pin, offset
 
     def _recycled(self, n):
-        """Return a segment that nobody needs, empty and pinned once, or None."""
+        """Return the pin of a segment that nobody needs, empty, or None."""
         while True:
             segment = self._best(n)
             if segment is None:
                 return None
-            if segment.claim():
+            pin = segment.claim()
+            if pin is not None:
                 if segment is self.slab:
                     self.slab = None
                 segment.is_slab = False  # else small buffers would be written into it
                 self._evict(segment)
                 segment.make_empty()
-                return segment
+                return pin
 
     def _best(self, n):
         """Return the idle segment that should be written next, or None."""
@@ -180,7 +175,8 @@ class Arena:
         for segment in candidates:
             if self.total_bytes + n <= self.max_bytes:
                 break
-            if segment.claim():
+            pin = segment.claim()
+            if pin is not None:
                 self._evict(segment)
                 self._close(segment)
         return None
@@ -198,10 +194,10 @@ class Arena:
                 f"{self.max_bytes}, half of what this process may use",
             )
         segment = self.make_segment()
-        segment.pin()
+        pin = segment.pin()
         self.segments.append(segment)
         self.counters.peak_bytes = max(self.counters.peak_bytes, self.total_bytes + n)
-        return segment
+        return pin
 
     def _ask_for_lingering(self):
         """Let workers collect garbage if finished tasks still hold much memory."""
@@ -213,35 +209,32 @@ class Arena:
 
     def _take_of_slab(self, n):
         slab = self.slab
-        offset = -1
         if slab is not None:
-            if slab.claim():  # all that it held is done with
+            pin = slab.claim()
+            if pin is not None:  # all that it held is done with
                 slab.make_empty()
-                slab.unpin()
-            offset = slab.take_piece(n, ALIGNMENT)
-        if offset < 0:
-            slab = self._fresh_slab(
-                max(n, LARGE_SLAB_BYTES if n > SLAB_PIECE else SLAB_BYTES)
-            )
-            offset = slab.take_piece(n, ALIGNMENT)
-            slab.unpin()
-            self.slab = slab
-        return self._ready(slab, offset, n)
+            room = slab.take_piece(n, ALIGNMENT)
+            if room is not None:
+                return room
+        pin = self._fresh_slab(
+            max(n, LARGE_SLAB_BYTES if n > SLAB_PIECE else SLAB_BYTES)
+        )
+        room = pin.segment.take_piece(n, ALIGNMENT)
+        self.slab = pin.segment
+        return room
 
     def _fresh_slab(self, size):
-        """Return an empty slab, pinned once, which no other thread knows of."""
+        """Return the pin of an empty slab that no other thread knows of."""
         for segment in list(self.segments):
-            if segment.is_slab and segment.capacity >= size and segment.claim():
-                segment.make_empty()
-                return segment
-        slab = self._new(size)
-        try:
-            slab.reserve(size)  # now: it must not move once others write to it
-        except BaseException:
-            slab.unpin()
-            raise
-        slab.is_slab = True
-        return slab
+            if segment.is_slab and segment.capacity >= size:
+                pin = segment.claim()
+                if pin is not None:
+                    segment.make_empty()
+                    return pin
+        pin = self._new(size)
+        pin.segment.reserve(size)  # now: it must not move once others write to it
+        pin.segment.is_slab = True
+        return pin
 
     # ---- giving memory back --------------------------------------------------------
 
@@ -256,18 +249,19 @@ class Arena:
             if kept <= max_idle_bytes and not segment.retired:
                 continue
             size = segment.allocated
-            if segment.claim(True):
+            pin = segment.claim(True)
+            if pin is not None:
                 kept -= size
                 self._close(segment)
 
     def _close(self, segment):
         if segment is self.slab:
             self.slab = None
+        segment.close()  # first: if a Ctrl-C comes between, it is removed later
         try:
             self.segments.remove(segment)
         except ValueError:
-            return  # another thread closes it
-        segment.close()
+            pass  # another thread closes it, too
 
     def close(self):
         """Free all segments; views in workers stay valid."""

@@ -302,6 +302,8 @@ class _Draw:
             kinds += ["refilled", "refilled", "touched"]  # threads get a reference
         payload = choose(kinds)
         size = choose(list(SIZES))
+        if payload == "touched":
+            size = max(SIZES)  # what is smaller is compared in full
         if self.fault == "disk" and size < 70_000:
             size, payload = 300_000, choose(("array", "same", "refilled"))
         most = 1200 if payload == "index" else SIZES[size]

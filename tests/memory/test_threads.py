@@ -103,18 +103,16 @@ class Taker:
 
     def take(self, n):
         content = bytes([len(self.taken) + 1]) * n
-        segment, offset = self.own.take(n)
-        segment.write(offset, buffer_address(content)[0], n, False)
-        self.taken.append((segment, offset, content))
+        pin, offset = self.own.take(n)
+        pin.segment.write(offset, buffer_address(content)[0], n, False)
+        self.taken.append((pin, offset, content))
 
     def give_back(self):
-        for segment, _, _ in self.taken:
-            segment.unpin()
         self.taken = []
 
     def check(self):
-        for segment, offset, content in self.taken:
-            assert segment.read(offset, len(content)) == content
+        for pin, offset, content in self.taken:
+            assert pin.segment.read(offset, len(content)) == content
 
     def act(self, name):
         if name == "trim":
@@ -184,6 +182,47 @@ def test_a_copy_holds_what_it_should(fresh_arena, size, mode, other):
         return act, act_too, check
 
     assert at_every_line(make) > 5
+
+
+class Interruption(Moment):
+    """Raises KeyboardInterrupt before the k-th line, as Ctrl-C may."""
+
+    def __init__(self, k):
+        super().__init__(k, None)
+
+    def trace_lines(self, frame, event, argument):
+        if event == "line":
+            self.left -= 1
+            if self.left == -1:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self.trace_lines
+
+
+@pytest.mark.parametrize("mode", ["r", "r+"])
+@pytest.mark.parametrize("size", [700, 40_000, 700_000])
+def test_ctrl_c_at_any_line_leaves_nothing_pinned(fresh_arena, size, mode):
+    array, other = np.full(size, 1.0), np.full(size, 2.0)
+    for k in itertools.count():
+        call = CallMemory(1000, mode)
+        call.dumps([array])
+        moment = Interruption(k)
+        try:
+            with moment:
+                call.dumps([other, array])
+                arena.trim(M)
+        except KeyboardInterrupt:
+            pass
+        _, parcel = call.dumps([array, other])
+        assert contents(parcel) == [array.tobytes(), other.tobytes()]
+        del parcel
+        call.close()
+        assert all(segment.is_idle() for segment in arena.segments), k
+        arena.trim(0)
+        assert arena.segments == []
+        if not moment.came:
+            break
+    assert k > 20
 
 
 def test_a_copy_that_tasks_write_to_stays_until_the_end_of_the_call(fresh_arena):

@@ -20,21 +20,18 @@ class Twin:
     def take(self, n):
         self.n_taken += 1
         content = self.n_taken.to_bytes(8, "little") * -(-n // 8)
-        segment, offset = self.arena.take(n)
-        segment.write(offset, buffer_address(content)[0], n, False)
-        self.live.append((segment, offset, content[:n]))
+        pin, offset = self.arena.take(n)
+        pin.segment.write(offset, buffer_address(content)[0], n, False)
+        self.live.append((pin, offset, content[:n]))
 
     def give_back(self, index):
-        segment, _, _ = self.live.pop(index % len(self.live))
-        segment.unpin()
+        del self.live[index % len(self.live)]
 
     def check(self):
-        for segment, offset, content in self.live:
-            assert segment.read(offset, len(content)) == content
+        for pin, offset, content in self.live:
+            assert pin.segment.read(offset, len(content)) == content
 
     def close(self):
-        for segment, _, _ in self.live:
-            segment.unpin()
         self.live = []
         self.arena.close()
 
