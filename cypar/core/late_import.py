@@ -7,15 +7,12 @@ program imports some 60 modules. So Ctrl-C waits until the import has ended.
 
 from __future__ import annotations
 
-import _signal
-
 from cypar.core import import_gate as import_gate  # for its hook
+from cypar.core.interrupts import held_interrupts
 
 TYPE_CHECKING = False  # `typing` is slow to import; type checkers know this name
 if TYPE_CHECKING:
     from typing import Any
-
-_has_masks = hasattr(_signal, "pthread_sigmask")  # not on Windows
 
 
 def late_import(module: str, name: str) -> Any:
@@ -26,10 +23,5 @@ def late_import(module: str, name: str) -> Any:
     >>> late_import("math", "pi")
     3.141592653589793
     """
-    if not _has_masks:
+    with held_interrupts():
         return getattr(__import__(module, fromlist=[name]), name)
-    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGINT])
-    try:
-        return getattr(__import__(module, fromlist=[name]), name)
-    finally:
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)

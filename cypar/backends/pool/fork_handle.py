@@ -22,6 +22,7 @@ from cypar.backends.pool import preload, spawn
 from cypar.backends.pool.frames import FORK, PID, REAP
 from cypar.backends.pool.state import bare, snapshot
 from cypar.core._status_page import above_standard
+from cypar.core.interrupts import held_interrupts
 from cypar.transport._channel import socketpair
 from cypar.transport.importable import worker_path
 
@@ -90,14 +91,16 @@ class ForkServer:
             key = _key()
             ours, theirs = packet_socketpair()
             try:
-                self.pid = spawn.spawn(
-                    "cypar.backends.pool.fork_server",
-                    [theirs.fileno(), life_fd],
-                    [os.getpid()],
-                )
-                self.known = state
-                self._key = key
-                self._control = ours
+                # A Ctrl-C in the middle would leave a server that nobody knows.
+                with held_interrupts():
+                    self.pid = spawn.spawn(
+                        "cypar.backends.pool.fork_server",
+                        [theirs.fileno(), life_fd],
+                        [os.getpid()],
+                    )
+                    self.known = state
+                    self._key = key
+                    self._control = ours
             except Exception:
                 ours.close()
                 self._useless = True  # starting a worker by exec tells why

@@ -15,6 +15,7 @@ from _signal import SIGKILL  # see spawn.py
 
 from cypar.backends.pool.spawn import is_zombie, kill_group, spawn, wait_for
 from cypar.core._status_page import StatusPage, above_standard, process_fd
+from cypar.core.interrupts import held_interrupts
 from cypar.transport._channel import Channel, socketpair
 
 STDERR_TAIL_BYTES = 4000
@@ -73,8 +74,11 @@ class Process:
         self._number = self._server.start(life_fd, channel_fd, page_fd, stderr_fd)
         if self._number is None:
             fds = [channel_fd, page_fd, life_fd]
-            pid = spawn("cypar.backends.pool.worker", fds, (os.getpid(),), stderr_fd)
-            self._note_pid(pid)
+            # A Ctrl-C in the middle would leave a worker that nobody knows.
+            with held_interrupts():
+                self._note_pid(
+                    spawn("cypar.backends.pool.worker", fds, (os.getpid(),), stderr_fd)
+                )
 
     def _note_pid(self, pid):
         if self._pid is None:
