@@ -15,6 +15,7 @@ import struct
 import sys
 
 from cypar.backends.pool import frames
+from cypar.backends.worker_streams import flush_stdout, print_lines_at_once
 from cypar.core import config_state
 from cypar.core._process_loop import BatchRunner
 from cypar.core._status_page import StatusPage, die_with_pipe
@@ -73,6 +74,7 @@ class _Server:
     """Runs batches in one worker."""
 
     def __init__(self, shared, level):
+        print_lines_at_once()
         self.level = level
         self.notes_fd = shared.notes.fileno()
         self.pid = os.getpid()
@@ -110,6 +112,7 @@ class _Server:
 
     def make_flush(self, page):
         def flush():
+            flush_stdout()
             if page.is_listening():
                 self.note(NEWS)
 

@@ -398,6 +398,7 @@ cdef class Registry:
                     entry.detach()
                     self.orphans.append(entry)
         self.evicted.clear()
+        written_pages.sweep()
 
     def __len__(self):
         return sum(map(len, self.entries.values())) + len(self.orphans)

@@ -25,6 +25,7 @@ cdef class WrittenPages:
     cdef dict patience            # first address -> [watches to leave out, left]
 
     cdef bint open(self) except -1
+    cdef int sweep(self) except -1
     cdef int forget(self, WatchedRange watched) except -1
     cpdef WatchedRange watch(self, uintptr_t low, uintptr_t high)
 

@@ -21,6 +21,7 @@ a scan consumes what it reports.
 """
 
 import os
+import sys
 
 from libc.errno cimport EAGAIN, EINTR, EMFILE, ENFILE, ENOMEM
 from libc.stdint cimport uint64_t, uintptr_t
@@ -38,6 +39,8 @@ cdef Py_ssize_t MAX_PATIENCE = 1000  # addresses that are remembered
 cdef Py_ssize_t MAX_LEFT_OUT = 1024
 cdef int WORTH_IT = 4                # with more than 1/4 of the pages written it is not
 cdef uintptr_t PAGE = <uintptr_t>sysconf(_SC_PAGESIZE)
+
+cdef object _getrefcount = sys.getrefcount
 
 cdef enum:
     N_FOUND = 64  # runs of pages that one system call reports
@@ -238,6 +241,20 @@ cdef class WrittenPages:
             return False
         return True
 
+    cdef int sweep(self) except -1:
+        """End ranges that nothing refers to but this list.
+
+        A Ctrl-C may come between `watch` and the entry that keeps the range.
+        """
+        cdef WatchedRange watched
+        cdef Py_ssize_t i = len(self.ranges) - 1
+        while i >= 0:
+            watched = self.ranges[i]
+            if _getrefcount(watched) <= _alone:
+                watched.end(False)
+            i = min(i, len(self.ranges)) - 1
+        return 0
+
     cdef int forget(self, WatchedRange watched) except -1:
         """Take back what `watch` did."""
         if watched in self.ranges:
@@ -326,6 +343,14 @@ def is_private_by_text(fd, uintptr_t low, uintptr_t high):
     return False
 
 
+cdef Py_ssize_t _count_alone() except -1:
+    """What getrefcount says of a range that only the list refers to."""
+    cdef list ranges = [WatchedRange.__new__(WatchedRange)]
+    cdef WatchedRange watched = ranges[0]
+    return _getrefcount(watched)
+
+
+cdef Py_ssize_t _alone = _count_alone()
 cdef WrittenPages written_pages = WrittenPages()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=written_pages.abandon)

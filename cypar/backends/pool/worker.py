@@ -26,6 +26,7 @@ from _signal import SIGINT, signal  # the module `signal` imports enum: 5 ms
 
 from cypar.backends.pool import frames
 from cypar.backends.pool.backoff import SPIN_NS, Backoff
+from cypar.backends.worker_streams import flush_stdout, print_lines_at_once
 from cypar.core import config_state
 from cypar.core._process_loop import BatchRunner
 from cypar.core._status_page import StatusPage, above_standard, die_with_pipe
@@ -83,6 +84,7 @@ class WorkerServer:
 
     def tell(self):
         """Tell the parent that the result log has news, if it waits."""
+        flush_stdout()
         if self.page.is_listening():
             self.channel.send(frames.NEWS)
 
@@ -333,6 +335,7 @@ def main(channel_fd, page_fd, life_fd, parent_pid, stderr_fd):
     os.dup2(stderr_fd, 2)
     os.close(stderr_fd)
     faulthandler.enable(file=2)  # sys.stderr may be another file, or None
+    print_lines_at_once()
     status = 1
     try:
         WorkerServer(channel, page, parent_pid).serve()
