@@ -32,6 +32,7 @@ from cypar.backends.wake_up import WakeUp
 from cypar.core import errors
 from cypar.core._segment import Leases
 from cypar.core._status_page import MAX_SEQUENCE, StatusPage
+from cypar.core.import_gate import no_half_imports
 from cypar.core.late_import import late_import
 from cypar.transport import serialize
 
@@ -130,7 +131,7 @@ class WorkerPool:
         try:
             n_descriptors = POOL_DESCRIPTORS + PROCESS_DESCRIPTORS * self.n_jobs
             stock.require_descriptors(n_descriptors, self._notes.fileno())
-            with warning(), stock.no_half_imports():
+            with warning(), no_half_imports():
                 self._pool = make(
                     self.n_jobs, worker.initialize, arguments, context=self._context
                 )

@@ -9,19 +9,15 @@ The one place that uses its private names. A Pool has three daemon threads:
 
 from __future__ import annotations
 
-import _imp
 import contextlib
-import importlib
 import os
 import signal
 import sys
 import threading
-import time
 import warnings
 import weakref
 from functools import partial
 
-IMPORT_S = 5.0  # a fork waits this long for imports of other threads
 LOCK_S = 0.05  # a thread of a Pool needs its lock for one short message only
 THREAD_S = 1.0  # the threads of a Pool end at once when their pipes are closed
 
@@ -216,74 +212,3 @@ def require_descriptors(n, fd):
     finally:
         for copy in opened:
             os.close(copy)
-
-
-# ---- imports of other threads --------------------------------------------------------
-
-_forking = None  # the thread that forks workers now
-
-
-@contextlib.contextmanager
-def no_half_imports():
-    """Fork no process in the middle of an import of another thread.
-
-    In the forked process that import never ends, and who needs the module waits for it.
-    """
-    global _forking
-    _forking = threading.get_ident()
-    try:
-        yield
-    finally:
-        _forking = None
-
-
-def _hold_imports():
-    """Wait for the end of all imports, and let none begin until the fork."""
-    if _forking != threading.get_ident():
-        return
-    deadline = time.monotonic() + IMPORT_S
-    while True:
-        _imp.acquire_lock()  # needed to begin an import, not to go on with one
-        if not _imports_of_others() or time.monotonic() > deadline:
-            return
-        _imp.release_lock()
-        time.sleep(1e-3)
-
-
-def _release_imports():
-    if _forking == threading.get_ident():
-        try:
-            _imp.release_lock()
-        except RuntimeError:
-            pass  # a forked child may have a new lock
-
-
-def _imports_of_others():
-    """Return the names of modules that other threads are about to import."""
-    names = []
-    for name, module in list(sys.modules.items()):
-        try:
-            # not by getattr: a lazy module would be loaded
-            spec = object.__getattribute__(module, "__dict__").get("__spec__")
-        except AttributeError:
-            continue
-        if getattr(spec, "_initializing", False):
-            lock = importlib._bootstrap._module_locks.get(name)
-            lock = lock and lock()
-            if getattr(lock, "owner", None) != threading.get_ident():
-                names.append(name)
-    return names
-
-
-def _release_in_child():
-    global _forking
-    _release_imports()
-    _forking = None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_hold_imports,
-        after_in_parent=_release_imports,
-        after_in_child=_release_in_child,
-    )

@@ -117,6 +117,21 @@ cdef class WatchedRange:
         return 0
 
 
+cdef int scan(
+    int pagemap, uintptr_t low, uintptr_t high, uint64_t* end, port_pages* found
+) noexcept nogil:
+    """Find and protect pages that were written to, until ``found`` is full or ``high``.
+
+    Returns how many runs of pages there are, -1 if the kernel does not tell.
+    """
+    cdef int n
+    while True:
+        end[0] = high
+        n = port_scan_written(pagemap, low, end, found, N_FOUND)
+        if n != -EINTR and n != -EAGAIN:
+            return n if n >= 0 and end[0] > low else -1
+
+
 cdef Written compare_written(
     int pagemap, const char* copy, uintptr_t base, uintptr_t low, uintptr_t high,
     uintptr_t* reported,
@@ -131,11 +146,8 @@ cdef Written compare_written(
     cdef int n, i
     cdef size_t size
     while low < high:
-        end = high
-        n = port_scan_written(pagemap, low, &end, found, N_FOUND)
-        if n == -EINTR or n == -EAGAIN:
-            continue
-        if n < 0 or end <= low:
+        n = scan(pagemap, low, high, &end, found)
+        if n < 0:
             return UNKNOWN
         for i in range(n):
             size = found[i].end - found[i].begin
@@ -174,7 +186,7 @@ cdef class WrittenPages:
         cdef WatchedRange watched
         cdef uint64_t end
         cdef port_pages[N_FOUND] found
-        cdef int n, pagemap
+        cdef int pagemap
         low = (low + PAGE - 1) & ~(PAGE - 1)
         high &= ~(PAGE - 1)
         if self.is_refused or low >= high or not self.has_patience(low):
@@ -207,13 +219,8 @@ cdef class WrittenPages:
         watched.scanning = True
         pagemap = self.pagemap
         with nogil:  # GIL OUT: walks page tables
-            while low < high:  # what is reported does not matter yet
-                end = high
-                n = port_scan_written(pagemap, low, &end, found, N_FOUND)
-                if n == -EINTR or n == -EAGAIN:
-                    continue
-                if n < 0 or end <= low:
-                    break
+            # what is found does not matter yet
+            while low < high and scan(pagemap, low, high, &end, found) >= 0:
                 low = end
         watched.scanning = False
         if low < high or not watched.is_live:

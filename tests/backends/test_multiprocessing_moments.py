@@ -12,6 +12,7 @@ import cypar.parallel
 from cypar import Parallel, WorkerCrash, delayed
 from cypar.backends import multiprocessing_pool
 from cypar.backends import multiprocessing_stock as stock
+from cypar.core import import_gate
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "fork"), reason="the workers' page needs POSIX memory"
@@ -221,13 +222,13 @@ def test_fork_waits_for_the_import_of_another_thread(tmp_path, monkeypatch):
     other = threading.Thread(target=task)
     other.start()
     assert gate.entered.wait(10)
-    original = stock._imports_of_others
+    original = import_gate.imports_of_others
 
     def let_go_and_look():
         gate.leave.set()
         return original()
 
-    monkeypatch.setattr(stock, "_imports_of_others", let_go_and_look)
+    monkeypatch.setattr(import_gate, "imports_of_others", let_go_and_look)
     assert make_parallel(timeout=10)(delayed(task)() for _ in range(3)) == [3] * 3
     other.join()
 
