@@ -212,6 +212,63 @@ def until():
     return wait
 
 
+class Moment:
+    """Calls something before the k-th line of some functions, once.
+
+    Parameters
+    ----------
+    k : int
+    action : callable
+    watches : callable
+        Of a frame: whether the lines of this function count.
+    counts : callable
+        Whether the line counts that is about to run.
+    """
+
+    def __init__(self, k, action, watches, counts=lambda: True):
+        self.left = k
+        self.action = action
+        self.watches = watches
+        self.counts = counts
+
+    def __enter__(self):
+        sys.settrace(self.trace)
+        return self
+
+    def __exit__(self, *_):
+        sys.settrace(None)
+
+    @property
+    def came(self):
+        return self.left < 0
+
+    def trace(self, frame, event, argument):
+        return self.trace_lines if self.watches(frame) else None
+
+    def trace_lines(self, frame, event, argument):
+        if event == "line" and self.counts():
+            self.left -= 1
+            if self.left == -1:
+                sys.settrace(None)
+                self.action()
+        return self.trace_lines
+
+
+@pytest.fixture(scope="session")
+def moment_at():
+    """The class `Moment`, for what is to happen between any two lines."""
+    return Moment
+
+
+@pytest.fixture
+def frequent_switches():
+    """Let threads take turns as often as Python can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
 # ---- the leak check -----------------------------------------------------------
 
 failed = pytest.StashKey[bool]()

@@ -1,7 +1,6 @@
 """core/_task_queue: whichever thread draws, the iterator sees one caller at a time."""
 
 import contextvars
-import sys
 import threading
 
 import pytest
@@ -50,16 +49,7 @@ def test_a_second_thread_does_not_wait_for_the_iterator(make_call):
     assert first == [list(enumerate(tasks_of(1)))]
 
 
-@pytest.fixture
-def fast_switching():
-    """Let threads take turns as often as Python can."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
-
-
-@pytest.mark.usefixtures("fast_switching")
+@pytest.mark.usefixtures("frequent_switches")
 def test_racing_threads_draw_each_task_once(make_call):
     inside = []
 

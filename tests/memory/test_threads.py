@@ -1,7 +1,6 @@
 """Threads whose calls use the same memory at the same time: never wrong data."""
 
 import itertools
-import sys
 import threading
 import time
 
@@ -25,67 +24,31 @@ def first(array):
     return float(array.flat[0])
 
 
-@pytest.fixture
-def frequent_switches():
-    """Threads take turns after 10 us instead of 5 ms."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(before)
-
-
-class Moment:
-    """Runs something in another thread, once, before the k-th line of some functions.
-
-    Parameters
-    ----------
-    k : int
-    action : callable
-    """
-
-    def __init__(self, k, action):
-        self.left = k
-        self.action = action
-
-    def __enter__(self):
-        sys.settrace(self.trace)
-        return self
-
-    def __exit__(self, *_):
-        sys.settrace(None)
-
-    @property
-    def came(self):
-        return self.left < 0
-
-    def trace(self, frame, event, argument):
-        return self.trace_lines if frame.f_code.co_filename in WATCHED else None
-
-    def trace_lines(self, frame, event, argument):
-        if event == "line":
-            self.left -= 1
-            if self.left == -1:
-                thread = threading.Thread(target=self.action)
-                thread.start()
-                thread.join(30)
-                assert not thread.is_alive()
-        return self.trace_lines
-
-
 WATCHED = {module.__file__ for module in (segments, copies, memory)}
 
 
-def at_every_line(make):
+def is_watched(frame):
+    return frame.f_code.co_filename in WATCHED
+
+
+def at_every_line(moment_at, make):
     """Let one action come between any two lines of another; returns how many there are.
 
-    ``make()`` returns (action, other action, check).
+    ``make()`` returns (action, other action, check); the other one has its own thread.
     """
     moment = None
     for k in itertools.count():
         if moment is not None and not moment.came:
             break
         action, other, check = make()
-        with Moment(k, other) as moment:
+
+        def beside(other=other):
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join(30)
+            assert not thread.is_alive()
+
+        with moment_at(k, beside, is_watched) as moment:
             action()
         check()
     return k - 1
@@ -124,7 +87,7 @@ class Taker:
 @pytest.mark.parametrize("max_bytes", [1 << 40, 3 * M], ids=["no cap", "over the cap"])
 @pytest.mark.parametrize("other", ["small", "large", "trim"])
 @pytest.mark.parametrize("action", ["small", "large", "trim"])
-def test_no_room_is_given_out_twice(action, other, max_bytes):
+def test_no_room_is_given_out_twice(moment_at, action, other, max_bytes):
     takers = []
 
     def make():
@@ -141,7 +104,7 @@ def test_no_room_is_given_out_twice(action, other, max_bytes):
 
         return lambda: taker.act(action), lambda: taker.act(other), check
 
-    assert at_every_line(make) > 5
+    assert at_every_line(moment_at, make) > 5
 
 
 def contents(parcel):
@@ -151,7 +114,7 @@ def contents(parcel):
 @pytest.mark.parametrize("other", ["same", "different", "end of a call", "trim"])
 @pytest.mark.parametrize("mode", ["r", "r+"])
 @pytest.mark.parametrize("size", [700, 40_000, 700_000])
-def test_a_copy_holds_what_it_should(fresh_arena, size, mode, other):
+def test_a_copy_holds_what_it_should(fresh_arena, moment_at, size, mode, other):
     def make():
         array = np.full(size, 1.0)
         second = np.full(size, 2.0)
@@ -181,32 +144,21 @@ def test_a_copy_holds_what_it_should(fresh_arena, size, mode, other):
 
         return act, act_too, check
 
-    assert at_every_line(make) > 5
+    assert at_every_line(moment_at, make) > 5
 
 
-class Interruption(Moment):
-    """Raises KeyboardInterrupt before the k-th line, as Ctrl-C may."""
-
-    def __init__(self, k):
-        super().__init__(k, None)
-
-    def trace_lines(self, frame, event, argument):
-        if event == "line":
-            self.left -= 1
-            if self.left == -1:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return self.trace_lines
+def interrupt():
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("mode", ["r", "r+"])
 @pytest.mark.parametrize("size", [700, 40_000, 700_000])
-def test_ctrl_c_at_any_line_leaves_nothing_pinned(fresh_arena, size, mode):
+def test_ctrl_c_at_any_line_leaves_nothing_pinned(fresh_arena, moment_at, size, mode):
     array, other = np.full(size, 1.0), np.full(size, 2.0)
     for k in itertools.count():
         call = CallMemory(1000, mode)
         call.dumps([array])
-        moment = Interruption(k)
+        moment = moment_at(k, interrupt, is_watched)
         try:
             with moment:
                 call.dumps([other, array])

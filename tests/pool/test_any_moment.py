@@ -76,45 +76,17 @@ def test_ctrl_c_at_any_moment_of_a_call_keeps_nothing(fresh_pool):
     assert k > 100
 
 
-class Moment:
-    """Calls something before the k-th line of `Pool.shutdown`, once.
-
-    Not counted: lines where the pool's lock is held, as others would wait for that.
-    """
-
-    def __init__(self, k, pool, action):
-        self.left = k
-        self.pool = pool
-        self.action = action
-
-    def __enter__(self):
-        sys.settrace(self.trace)
-        return self
-
-    def __exit__(self, *_):
-        sys.settrace(None)
-
-    @property
-    def came(self):
-        return self.left < 0
-
-    def trace(self, frame, event, argument):
-        is_shutdown = frame.f_code is supervisor.Pool.shutdown.__code__
-        return self.trace_lines if is_shutdown else None
-
-    def trace_lines(self, frame, event, argument):
-        if event == "line" and not self.pool._lock.locked():
-            self.left -= 1
-            if self.left == -1:
-                self.action()
-        return self.trace_lines
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_shutdown_keeps_the_workers_of_a_call_that_begins_meanwhile(
-    fresh_pool, signals
+    fresh_pool, signals, moment_at
 ):
+    def is_shutdown(frame):
+        return frame.f_code is supervisor.Pool.shutdown.__code__
+
+    def is_unlocked():  # others would wait for the lock
+        return not fresh_pool._lock.locked()
+
     for k in itertools.count():
         begun, go_on = f"begun {k}", f"go on {k}"
         results = []
@@ -135,7 +107,7 @@ def test_shutdown_keeps_the_workers_of_a_call_that_begins_meanwhile(
             signals.wait(begun)
 
         Parallel(n_jobs=2)(delayed(abs)(-i) for i in range(2))
-        with Moment(k, fresh_pool, begin) as moment:
+        with moment_at(k, begin, is_shutdown, is_unlocked) as moment:
             fresh_pool.shutdown()
         signals.set(go_on)
         if not moment.came:
