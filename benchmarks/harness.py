@@ -203,6 +203,7 @@ class Row:
     aim: list[Bound] = field(default_factory=list)
     rounds: int = 11
     warm_up: bool = True  # False: each call starts from nothing anyway
+    pause_s: float = 0.0  # before each round: threads of the one before may spin on
     budget_s: float | None = None  # None: the session's
 
     def __post_init__(self):
@@ -290,7 +291,9 @@ def measure(row, pedantic):
             if turn % subject.calls == 0:
                 first = turn // subject.calls % max(1, len(others))
                 for contender in others[first:] + others[:first]:
+                    time.sleep(row.pause_s)
                     contender.play_round()
+                time.sleep(row.pause_s)
                 subject.begin_round()
 
         pedantic(subject.sample, setup=play_others, rounds=rounds * subject.calls)
