@@ -1,7 +1,7 @@
 """Run one workload with large data, and print how long its calls took.
 
-``transfer.py LIBRARY WORKLOAD MEGABYTES STYLE``. LIBRARY is cypar, joblib or copy (a
-copy into fresh shared memory: no library at all). STYLE is
+``transfer.py LIBRARY WORKLOAD MEGABYTES STYLE``. LIBRARY is cypar, joblib, ray (STYLE
+does not matter) or copy (a copy into fresh shared memory: no library at all). STYLE is
 
 block   all calls in one with-block
 fresh   a new Parallel for each
@@ -24,6 +24,7 @@ import sys
 import threading
 import time
 from contextlib import nullcontext
+from functools import partial
 
 from large_data import WORKLOADS
 
@@ -32,6 +33,9 @@ def main(library, workload, megabytes, style):
     workload = WORKLOADS[workload](megabytes)
     if library == "copy":
         print(json.dumps(copy_times(workload)))
+        return
+    if library == "ray":
+        print(json.dumps(ray_times(workload)))
         return
     library = importlib.import_module(library)
     # workers are up, and have imported what tasks need
@@ -71,17 +75,58 @@ def times(library, workload, style):
     """Return the seconds of the first call, the next one, and one with other data."""
     block = style != "fresh"
     with library.Parallel(n_jobs=2) if block else nullcontext() as parallel:
-        found = []
-        for seed in (1, 2):
-            data = workload.make(seed)
-            if style == "share":
-                library.share(data)
-            for _ in range(2 if seed == 1 else 1):
-                gc.collect()
-                used = parallel or library.Parallel(n_jobs=2)
-                found.append(one_call(library, used, workload, data))
-            del data
+
+        def call(data):
+            used = parallel or library.Parallel(n_jobs=2)
+            return one_call(library, used, workload, data)
+
+        return three_calls(workload, call, library.share if style == "share" else None)
+
+
+def three_calls(workload, call, prepare=None):
+    """Return the seconds that `call(data)` returns, twice for the same data."""
+    found = []
+    for seed in (1, 2):
+        data = workload.make(seed)
+        if prepare is not None:
+            prepare(data)
+        for _ in range(2 if seed == 1 else 1):
+            gc.collect()
+            found.append(call(data))
+        del data
     return dict(zip(("value", "again_s", "warm_s"), found, strict=True))
+
+
+def ray_times(workload):
+    """Return the seconds of three calls with two workers of Ray."""
+    import ray
+
+    remotes = {}
+
+    def delayed(function):
+        return remotes.setdefault(function, ray.remote(function)).remote
+
+    def call(used, data):
+        start = time.perf_counter()
+        results = ray.get(list(used.tasks(delayed, data)))
+        seconds = time.perf_counter() - start
+        if not used.check(data, results):
+            raise RuntimeError("wrong results")
+        return seconds
+
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        object_store_memory=4_000_000_000,
+    )
+    try:
+        small = type(workload)(0.05)
+        call(small, small.make(0))  # workers are up
+        return three_calls(workload, partial(call, workload))
+    finally:
+        ray.shutdown()
 
 
 def copy_times(workload):
@@ -107,12 +152,17 @@ def copy_times(workload):
 
 
 class Peak:
-    """Watch the memory of this process and of all it has started, each shared page
-    counted once (PSS).
+    """Watch the memory of this process and of all it has started.
+
+    Pages of their own (PSS) and shared memory are added up. The PSS of shared memory
+    itself would not do: the processes are looked at one after the other, and a page
+    that is mapped by another one meanwhile counts twice. It also leaves out files in
+    shared memory that nobody has mapped just then.
     """
 
     def __enter__(self):
         self.megabytes = 0.0
+        self.shared_before = shared_bytes()
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self.watch)
         self.thread.start()
@@ -124,7 +174,8 @@ class Peak:
 
     def watch(self):
         while not self.ended.wait(0.01):
-            total = sum(map(pss_bytes, family(os.getpid())))
+            total = sum(map(own_bytes, family(os.getpid())))
+            total += shared_bytes() - self.shared_before
             self.megabytes = max(self.megabytes, total / 1e6)
 
 
@@ -145,15 +196,29 @@ def family(pid):
             yield from family(int(child))
 
 
-def pss_bytes(pid):
+def own_bytes(pid):
+    """Return the PSS of a process, less shared memory."""
+    found = amounts(f"/proc/{pid}/smaps_rollup")
+    return found.get("Pss_Anon", 0) + found.get("Pss_File", 0)
+
+
+def shared_bytes():
+    """Return the shared memory in use, of all processes of the machine."""
+    return amounts("/proc/meminfo")["Shmem"]
+
+
+def amounts(path):
+    """Return {name: bytes} of a file of the kernel's; {} if its process has ended."""
+    found = {}
     try:
-        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+        with open(path, encoding="ascii") as file:
             for line in file:
-                if line.startswith("Pss:"):
-                    return int(line.split()[1]) * 1024
+                name, *rest = line.split()
+                if rest[-1] == "kB":
+                    found[name.rstrip(":")] = int(rest[-2]) * 1024
     except OSError:
-        pass  # it has ended
-    return 0
+        pass
+    return found
 
 
 main(sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4])

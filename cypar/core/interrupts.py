@@ -1,4 +1,4 @@
-"""Put off Ctrl-C for a few steps that belong together.
+"""Ctrl-C: put it off for a few steps that belong together, and tell it from others.
 
 Thread safety: masks are of one thread each. A signal that another thread of the program
 takes is not put off.
@@ -7,6 +7,7 @@ takes is not put off.
 from __future__ import annotations
 
 import _signal
+import threading
 
 _has_masks = hasattr(_signal, "pthread_sigmask")  # not on Windows
 
@@ -29,3 +30,21 @@ class held_interrupts:
     def __exit__(self, *_: object) -> None:
         if _has_masks:
             _signal.pthread_sigmask(_signal.SIG_SETMASK, self.before)
+
+
+def is_ctrl_c(exc: BaseException) -> bool:
+    """Whether an exception is the user's Ctrl-C, which even a catch-all lets pass.
+
+    In other threads, and in workers, which ignore the signal, a KeyboardInterrupt can
+    only be what a task or an object of the user's has raised.
+
+    Examples
+    --------
+    >>> is_ctrl_c(ValueError())
+    False
+    """
+    return (
+        isinstance(exc, KeyboardInterrupt)
+        and threading.current_thread() is threading.main_thread()
+        and callable(_signal.getsignal(_signal.SIGINT))
+    )

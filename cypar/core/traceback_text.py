@@ -4,7 +4,7 @@ A traceback object cannot leave its process and does not hold arguments, so the 
 writes down what a reader needs: the frames from the task's function on, how each was
 called, and the lines around the error. The same text serves tasks in threads.
 
-Nothing here raises: an object whose repr() fails is shown by its type.
+Nothing here raises but Ctrl-C: an object whose repr() fails is shown by its type.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from itertools import islice
 from reprlib import Repr
 
 from cypar.core.errors import TaskTraceback, label
+from cypar.core.interrupts import is_ctrl_c
 
 WIDTH = 75  # columns of the rulers
 CONTEXT_LINES = 5  # source lines before and after the failing one
@@ -55,11 +56,13 @@ def format_task_traceback(
     Returns
     -------
     str
-        At most 100,000 characters. Never raises.
+        At most 100,000 characters. Never raises, unless Ctrl-C comes.
     """
     try:
         text = _format(exc, function, args, kwargs or {}, title)
     except BaseException as failure:
+        if is_ctrl_c(failure):
+            raise
         text = f"{title} not available ({type(failure).__name__} while formatting it)"
     return text if len(text) <= MAX_TEXT else _cut(text, MAX_TEXT)
 
@@ -105,6 +108,8 @@ def safe_repr(value, limit=MAX_VALUE):
     try:
         text = _repr.repr(value)
     except BaseException as failure:  # user code; even SystemExit must not get out
+        if is_ctrl_c(failure):
+            raise
         name = type(value).__name__
         text = f"<{name} object, repr() raised {type(failure).__name__}>"
     return text if len(text) <= limit else _cut(text, limit)
@@ -115,6 +120,8 @@ def message_of(exc, limit=MAX_MESSAGE):
     try:
         text = str(exc)
     except BaseException as failure:
+        if is_ctrl_c(failure):
+            raise
         text = f"<str() raised {type(failure).__name__}>"
     return text if len(text) <= limit else _cut(text, limit)
 
@@ -229,7 +236,9 @@ def _bind(function, args, kwargs):
         bound = signature(function).bind(*args, **kwargs)
         bound.apply_defaults()
         return list(bound.arguments.items())
-    except BaseException:  # no signature, or the call itself does not fit
+    except BaseException as failure:  # no signature, or the call does not fit it
+        if is_ctrl_c(failure):
+            raise
         pairs = [(f"argument {i}", value) for i, value in enumerate(args)]
         return pairs + list(kwargs.items())
 

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import reprlib
 import sys
 import threading
 
@@ -9,6 +10,7 @@ import pytest
 
 from cypar import Parallel, delayed
 from cypar.backends.pool import dispatcher, supervisor
+from cypar.core import traceback_text
 
 
 class CtrlC:
@@ -20,12 +22,13 @@ class CtrlC:
     Parameters
     ----------
     k : int
-    files : set of str
+    places : set of str and code
+        Files, and functions, in which it may come.
     """
 
-    def __init__(self, k, files):
+    def __init__(self, k, places):
         self.left = k
-        self.files = files
+        self.places = places
 
     def __enter__(self):
         sys.setprofile(self.look)
@@ -40,7 +43,9 @@ class CtrlC:
 
     def look(self, frame, event, argument):
         code = frame.f_code
-        if code.co_flags & inspect.CO_GENERATOR or code.co_filename not in self.files:
+        if code.co_flags & inspect.CO_GENERATOR:
+            return
+        if code.co_filename not in self.places and code not in self.places:
             return
         if event in ("call", "c_return"):
             self.left -= 1
@@ -74,6 +79,42 @@ def test_ctrl_c_at_any_moment_of_a_call_keeps_nothing(fresh_pool):
             break
         call()
     assert k > 100
+
+
+def fail(value, other):
+    raise ValueError(str(value))
+
+
+class Shown:
+    def __repr__(self):
+        return "shown"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_ctrl_c_while_a_failure_is_described_is_not_swallowed(n_jobs):
+    places = {traceback_text.__file__, inspect.__file__, reprlib.__file__}
+    places.add(Shown.__repr__.__code__)
+    # a worker's failures it describes itself; what cannot be sent, the caller does
+    other = threading.Lock() if n_jobs > 1 else None
+
+    def call():
+        tasks = [delayed(fail)(Shown(), other) for _ in range(3)]
+        return Parallel(n_jobs, on_error="return")(tasks)
+
+    assert len(call()) == 3
+    for k in itertools.count():
+        interrupted = False
+        with CtrlC(k, places) as ctrl_c:
+            try:
+                call()
+            except KeyboardInterrupt:
+                interrupted = True
+        assert interrupted == ctrl_c.came, k
+        if not ctrl_c.came:
+            break
+    assert k > 10
 
 
 @pytest.mark.slow
