@@ -40,6 +40,9 @@ from cypar.core._port cimport (
 
 from cypar.core.errors import TaskError, label
 
+cdef extern from "Python.h":
+    void PyObject_GC_UnTrack(PyObject*)
+
 
 class _Marker:
     """A constant that prints its own name."""
@@ -235,6 +238,7 @@ cdef class TaskSource(TaskFifo):
     def draw(self, Py_ssize_t k):
         """Take up to ``k`` tasks: a list of (index, payload), `LATER` or `END`."""
         cdef list tasks = []
+        cdef tuple task
         cdef Py_ssize_t index = 0
         cdef PyObject* payload
         while self.returned and len(tasks) < k:
@@ -247,8 +251,11 @@ cdef class TaskSource(TaskFifo):
             payload = self.pop(&index)
             if payload == NULL:
                 break
-            tasks.append((index, <object>payload))
+            task = (index, <object>payload)
             Py_XDECREF(payload)
+            if self.capture is not None:  # as the captured task itself, see there
+                PyObject_GC_UnTrack(<PyObject*>task)
+            tasks.append(task)
         if tasks:
             return tasks
         if self.ended and self.pending == 0:

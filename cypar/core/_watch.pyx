@@ -8,6 +8,33 @@ about 15 ns more for each cell or global.
 Thread safety: GIL. A Watch is never changed.
 """
 
+from cpython.object cimport PyObject
+
+cdef extern from *:
+    """
+    /* Attributes of Python functions are dear to look up, and audited. */
+    #ifdef Py_GIL_DISABLED  /* another thread may replace the dict just now */
+    static Py_ssize_t watch_n_attributes(PyObject *function) {
+        PyObject *dict = PyObject_GenericGetDict(function, NULL);
+        Py_ssize_t n = dict == NULL ? -1 : PyDict_Size(dict);
+        Py_XDECREF(dict);
+        return n;
+    }
+    #else
+    static Py_ssize_t watch_n_attributes(PyObject *function) {
+        PyObject *dict = ((PyFunctionObject *)function)->func_dict;
+        return dict == NULL ? 0 : PyDict_Size(dict);
+    }
+    #endif
+    """
+    Py_ssize_t watch_n_attributes(object) except -1
+
+cdef extern from "Python.h":
+    bint PyFunction_Check(object)
+    PyObject* PyFunction_GetCode(object) except NULL
+    PyObject* PyFunction_GetDefaults(object)    # NULL, without an exception, for None
+    PyObject* PyFunction_GetKwDefaults(object)
+
 
 cdef class _Marker:
     """A value that no user object is identical to."""
@@ -52,14 +79,20 @@ cdef bint _functions_hold(tuple functions, object root) except -1:
     cdef tuple part
     for part in functions:
         function = root if part[0] is _root else part[0]
+        if not PyFunction_Check(function):
+            raise TypeError(f"not a function written in Python: {function!r}")
         if (
-            function.__code__ is not part[1]
-            or function.__defaults__ is not part[2]
-            or function.__kwdefaults__ is not part[3]
-            or len(<dict?>function.__dict__) != <Py_ssize_t>part[4]
+            PyFunction_GetCode(function) != <PyObject*>part[1]
+            or _or_none(PyFunction_GetDefaults(function)) != <PyObject*>part[2]
+            or _or_none(PyFunction_GetKwDefaults(function)) != <PyObject*>part[3]
+            or watch_n_attributes(function) != <Py_ssize_t>part[4]
         ):
             return False
     return True
+
+
+cdef inline PyObject* _or_none(PyObject* value) noexcept:
+    return <PyObject*>None if value == NULL else value
 
 
 cdef bint _cells_hold(tuple cells, object root) except -1:

@@ -169,3 +169,49 @@ def test_a_lambda_cannot_be_pickled_in_it():
 def test_an_empty_one_does_not_recurse():
     with pytest.raises(AttributeError):
         delayed.__new__(delayed).missing  # noqa: B018
+
+
+class Named(delayed):
+    """A subclass with an argument of its own."""
+
+    def __init__(self, function, name="nobody"):
+        super().__init__(function)
+        self.name = name
+
+
+@pytest.mark.parametrize(
+    ("args", "keywords"),
+    [
+        ((abs,), {}),
+        ((), {"function": abs}),
+        ((abs, True), {}),
+        ((abs,), {"check_pickle": False}),
+        ((), {"check_pickle": None, "function": abs}),
+    ],
+)
+def test_all_ways_to_give_the_function(args, keywords):
+    assert delayed(*args, **keywords)(-1) == (abs, (-1,), {})
+
+
+@pytest.mark.parametrize(
+    ("args", "keywords"),
+    [
+        ((), {}),
+        ((abs, None, 1), {}),
+        ((abs,), {"function": abs}),
+        ((abs,), {"other": 1}),
+        ((3,), {}),
+        ((), {"function": None}),
+    ],
+)
+def test_wrong_arguments_of_delayed_itself(args, keywords):
+    with pytest.raises(TypeError):
+        delayed(*args, **keywords)
+
+
+def test_a_subclass_has_its_own_constructor():
+    made = Named(abs, "somebody")
+    assert type(made) is Named
+    assert made.name == "somebody"
+    assert made(-1) == (abs, (-1,), {})
+    assert Named(abs).name == "nobody"
