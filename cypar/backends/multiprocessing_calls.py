@@ -231,13 +231,13 @@ class Dispatcher:
         """Take in the results that came with the answer."""
         for position, result_kind, data, seconds in results:
             task = batch.tasks[position]
-            self.sizes.note_result(size_of(data))
             index = batch.done(position, seconds)
             if result_kind == KIND_REFUSED:
                 self.inline = True
                 self.call.source.give_back([task])
                 continue
             task = None  # its arguments' memory is free
+            self.sizes.note_result(size_of(data))
             give(self.call.outcomes, index, result_kind, data, _decoded_error)
 
     def fail_begun(self, batch, claimed, data):

@@ -29,11 +29,12 @@ from os import urandom
 
 from libc.stdint cimport uint64_t, uintptr_t
 
+from cypar.core._buffers cimport set_strided
 from cypar.core._copying cimport (
     DENSE, SPARSE, Strided, equal_bytes, equal_samples, equal_samples_strided,
     equal_strided, fingerprint, fingerprint_strided, next_random,
 )
-from cypar.core._segment cimport Pin, Segment, set_strided
+from cypar.core._segment cimport Pin, Segment
 from cypar.core._written_pages cimport SAME, UNKNOWN, Written, written_pages
 
 from cypar.core.cpu import cpu_count

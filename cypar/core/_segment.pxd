@@ -2,7 +2,6 @@
 
 from libc.stdint cimport uint64_t
 
-from cypar.core._copying cimport Strided
 from cypar.core._status_page cimport StatusPage
 
 
@@ -40,12 +39,6 @@ cdef class Pin:
     cdef bint is_claim                 # keeps everybody else away, too
 
 
-cdef class Parcel:
-    cdef readonly list pieces          # (kind, Segment or bytes, number, offset, size)
-    cdef readonly list shares          # Shared objects
-    cdef object __weakref__
-
-
 cdef class Leases:
     cdef StatusPage page
     cdef dict slots                    # serial -> slot
@@ -56,6 +49,3 @@ cdef class Leases:
 
     cdef bint is_live(self, Py_ssize_t slot)
     cdef Py_ssize_t free_slot(self) except -1
-
-
-cdef Py_ssize_t set_strided(Strided* view, tuple layout) except -1

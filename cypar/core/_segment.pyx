@@ -1,8 +1,7 @@
 """Shared memory that large buffers are copied to, and who still uses it.
 
 A *segment* is memory without a name (a memfd), or a file where the user named a
-folder. A *parcel* is what one captured task needs of them, and pins them until the
-task is done. A *lease* is one task's use of one segment in one worker: it begins when
+folder. A *lease* is one task's use of one segment in one worker: it begins when
 the task is sent and ends when nothing in the worker refers to the memory any more,
 which the worker counts on its status page. So a view that a task keeps, keeps its
 segment; and whatever the worker does, no message is needed.
@@ -19,20 +18,16 @@ Thread safety: GIL. Copies run without it; the writer's pin keeps the segment.
 
 import os
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint64_t, uintptr_t
-from libc.string cimport memcpy
 from posix.mman cimport (
     MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap,
 )
 from posix.unistd cimport close
 
-from cypar.core._copying cimport (
-    MAX_DIMS, Strided, copy_strided, fill, make_ready,
-)
-from cypar.core._port cimport port_huge_pages, port_punch, port_segment_fd
+from cypar.core._buffers cimport set_strided
+from cypar.core._copying cimport Strided, copy_strided, fill, make_ready
+from cypar.core._port cimport port_punch, port_segment_fd
 from cypar.core._status_page cimport N_LEASES, StatusPage
 
 cdef uint64_t _last_serial = 0
@@ -271,106 +266,6 @@ cdef class Pin:
         self.segment.pins -= 1
         if self.is_claim:
             self.segment.claimed = False
-
-
-def buffer_address(obj):
-    """Return (address, bytes, read-only) of a contiguous buffer that stays alive."""
-    cdef Py_buffer view
-    PyObject_GetBuffer(obj, &view, PyBUF_SIMPLE)
-    answer = (<uintptr_t>view.buf, view.len, bool(view.readonly))
-    PyBuffer_Release(&view)
-    return answer
-
-
-def copy_to_bytes(obj):
-    """Return the bytes of a large buffer, on huge pages where the system has them."""
-    cdef bytes copy
-    cdef Py_buffer view
-    PyObject_GetBuffer(obj, &view, PyBUF_SIMPLE)
-    try:
-        copy = PyBytes_FromStringAndSize(NULL, view.len)
-        fill_copy(PyBytes_AS_STRING(copy), &view)
-    finally:
-        PyBuffer_Release(&view)
-    return copy
-
-
-def copy_to_bytearray(obj):
-    """Return a bytearray with the bytes of a large buffer; see `copy_to_bytes`."""
-    cdef bytearray copy
-    cdef Py_buffer view
-    PyObject_GetBuffer(obj, &view, PyBUF_SIMPLE)
-    try:
-        copy = PyByteArray_FromStringAndSize(NULL, view.len)
-        fill_copy(PyByteArray_AS_STRING(copy), &view)
-    finally:
-        PyBuffer_Release(&view)
-    return copy
-
-
-cdef void fill_copy(char* target, const Py_buffer* view) noexcept:
-    with nogil:  # GIL OUT: copies much
-        port_huge_pages(target, view.len)
-        memcpy(target, view.buf, view.len)
-
-
-cdef Py_ssize_t set_strided(Strided* view, tuple layout) except -1:
-    """Fill in a Strided from (address, itemsize, shape, strides).
-
-    Returns the bytes of its elements.
-    """
-    cdef uintptr_t address = layout[0]
-    cdef Py_ssize_t n = layout[1]
-    cdef tuple shape = layout[2], strides = layout[3]
-    cdef int i
-    if not 1 <= len(shape) <= MAX_DIMS or len(shape) != len(strides):
-        raise ValueError(f"shape {shape} and strides {strides} describe no view")
-    view.first = <const char*>address
-    view.itemsize = n
-    view.ndim = <int>len(shape)
-    for i in range(view.ndim):
-        view.shape[i] = shape[i]
-        view.strides[i] = strides[i]
-        n *= view.shape[i]
-    return n
-
-
-cdef class Parcel:
-    """Large buffers of one captured task, in the order in which its pickle has them.
-
-    A piece is ``(kind, segment, number of the copy, offset, size)``, or
-    ``(kind, bytes, 0, 0, size)`` for one that travels with the task's message. Kinds
-    are those of transport.pieces. ``shares`` lists the shared objects and the
-    bytes sent before that the pickle refers to.
-    """
-
-    def __init__(self):
-        self.pieces = []
-        self.shares = []
-
-    def add(self, kind, place, number, Py_ssize_t offset, Py_ssize_t size):
-        """Append one piece and pin its segment."""
-        if isinstance(place, Segment):
-            (<Segment>place).pins += 1
-        self.pieces.append((kind, place, number, offset, size))
-
-    def clear(self):
-        """Take all pieces out."""
-        for piece in self.pieces:
-            place = piece[1]
-            if isinstance(place, Segment):
-                (<Segment>place).pins -= 1
-        self.pieces = []
-        self.shares = []
-
-    def __del__(self):
-        self.clear()
-
-    def __len__(self):
-        return len(self.pieces)
-
-    def __bool__(self):
-        return bool(self.pieces or self.shares)
 
 
 cdef class Leases:

@@ -19,7 +19,7 @@ from cpython.object cimport PyObject
 from cypar.core._plain cimport is_immutable
 from cypar.core._watch cimport Watch
 
-from cypar.core._segment import Parcel
+from cypar.core._parcel import Parcel
 from cypar.transport import settings, sharing
 from cypar.transport.deltas import MIN_BYTES as _MIN_BYTES, Deltas, Patch, Repeats
 from cypar.transport.functions import PackedRef

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from cypar.core._segment import copy_to_bytearray
+from cypar.core._buffers import copy_to_bytearray
 from cypar.transport.pieces import MODES
 
 # what `memoryview.cast` knows

@@ -17,7 +17,7 @@ import os
 import sys
 from _weakref import ref as weak_reference
 
-from cypar.core._segment import copy_to_bytes
+from cypar.core._buffers import copy_to_bytes
 from cypar.core.errors import CyparError
 from cypar.transport.memmap import map_fd
 from cypar.transport.pieces import (

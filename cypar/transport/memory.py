@@ -17,8 +17,9 @@ from __future__ import annotations
 
 from _pickle import dumps as _c_dumps
 
+from cypar.core._buffers import buffer_address
+from cypar.core._parcel import Parcel
 from cypar.core._plain import is_plain
-from cypar.core._segment import Parcel, buffer_address
 from cypar.transport import arrays, serialize, settings
 from cypar.transport.copies import Copier
 from cypar.transport.layout import Layout

@@ -10,7 +10,7 @@ import pytest
 
 from cypar import Parallel, WorkerCrash, delayed
 from cypar.backends.pool.supervisor import pool
-from cypar.core._segment import Parcel
+from cypar.core._parcel import Parcel
 from cypar.transport.memory import CallMemory
 
 M = 1 << 20

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cypar import Parallel, delayed, share
-from cypar.core._segment import buffer_address
+from cypar.core._buffers import buffer_address
 from cypar.transport import copies, memory, segments
 from cypar.transport.memory import CallMemory
 from cypar.transport.segments import SLAB_PIECE, Arena, arena

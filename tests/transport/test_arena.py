@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cypar.core._segment import buffer_address
+from cypar.core._buffers import buffer_address
 from cypar.transport import segments
 from cypar.transport.segments import SLAB_PIECE, Arena
 
