@@ -8,13 +8,6 @@ Thread safety: immutable once made.
 """
 
 cimport cython
-from cpython.object cimport PyCallable_Check, PyObject
-
-cdef extern from "Python.h":
-    ctypedef object (*vectorcall)(object, PyObject* const*, size_t, PyObject*)
-    ctypedef struct Type "PyTypeObject":
-        vectorcall tp_vectorcall
-    Py_ssize_t PyVectorcall_NARGS(size_t nargsf) nogil
 
 
 @cython.freelist(16)
@@ -76,24 +69,3 @@ cdef class delayed:
 
     def __reduce__(self):
         return (delayed, (self.function,))
-
-
-cdef object _new(
-    object cls, PyObject* const* args, size_t nargsf, PyObject* keywords
-):
-    """What ``delayed(function)`` does, without a tuple of arguments."""
-    cdef Py_ssize_t n = PyVectorcall_NARGS(nargsf), i
-    cdef delayed made = delayed.__new__(delayed)
-    cdef dict named = {}
-    if n == 1 and keywords == NULL and PyCallable_Check(<object>args[0]):
-        made.function = <object>args[0]
-        return made
-    if keywords != NULL:
-        for i, name in enumerate(<tuple>keywords):
-            named[name] = <object>args[n + i]
-    made.__init__(*[<object>args[i] for i in range(n)], **named)
-    return made
-
-
-# Subclasses do not inherit it. Like `__init__` itself, it is looked up on the type.
-(<Type*>delayed).tp_vectorcall = _new
