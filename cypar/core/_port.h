@@ -111,6 +111,17 @@ static inline void *port_get_here(void) {
 static inline void port_set_here(void *pointer) {
     port_thread_pointer = pointer;
 }
+
+/* The processor that runs this thread, or did a moment ago; PORT_NOWHERE: unknown. */
+#define PORT_NOWHERE 0xffffffffu
+static inline uint32_t port_processor(void) {
+#ifdef __linux__
+    int number = sched_getcpu();
+    return number < 0 ? PORT_NOWHERE : (uint32_t)number;
+#else
+    return PORT_NOWHERE;
+#endif
+}
 /* Code that may be called with or without the GIL lets go of it and takes it back. */
 static inline int port_attached(void) {
     return PyGILState_Check();

@@ -26,6 +26,8 @@ cdef extern from "_port.h" nogil:
     # one pointer per thread and extension module
     void* port_get_here() noexcept
     void port_set_here(void* pointer) noexcept
+    uint32_t PORT_NOWHERE
+    uint32_t port_processor() noexcept
     bint port_attached() noexcept
     # NULL if the caller did not hold the GIL; attach gives back what detach took
     void* port_detach() noexcept

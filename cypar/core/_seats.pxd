@@ -18,7 +18,8 @@ cdef struct Seat:
     uint32_t number     # index in the table
     native_job run
     void* job
-    char pad[104]       # a cache line of its own, and the next one, which is prefetched
+    uint32_t processor  # where its thread went to sleep
+    char pad[100]       # a cache line of its own, and the next one, which is prefetched
 
 # What the one who assigned a native job remembers, to take the job back.
 cdef struct Ticket:

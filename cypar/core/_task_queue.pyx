@@ -665,10 +665,15 @@ cdef class Call:
         if self.sleeping:
             parker = self.sleeping.pop()
             parker.unpark()
-        elif (
-            self.recruit is not None
-            and self.joined < (self.n_jobs if self.gate_open else 1)
-        ):
+        elif self.recruit is not None and self.joined < self.n_jobs:
+            if self.joined == 0:
+                self.begun_ns = port_monotonic_ns()
+            elif not self.gate_open:
+                # The first worker may sit on the caller's processor: it would not come
+                # to open the gate for milliseconds.
+                if port_monotonic_ns() - self.begun_ns < SPIN_NS:
+                    return 0
+                self.gate_open = True
             self.joined += 1
             try:
                 self.recruit()

@@ -177,13 +177,21 @@ def test_workers_are_recruited_up_to_n_jobs(make_call):
     recruited = []
     call.recruit = lambda: recruited.append(call.joined)
     call.start_worker()
-    call.start_worker()
-    assert recruited == [1]  # until the caller has waited a moment
+    assert recruited == [1]
     call.open_gate()
     for _ in range(5):
         call.start_worker()
     assert recruited == [1, 2, 3]
     assert call.joined == 3
+
+
+def test_a_worker_finds_the_gate_open_if_the_caller_does_not_come(make_call):
+    call = make_call(tasks_of(10), n_jobs=2)
+    recruited = []
+    call.recruit = lambda: recruited.append(call.joined)
+    while len(recruited) < 2:
+        call.start_worker()
+    assert recruited == [1, 2]
 
 
 def test_nothing_happens_where_nobody_can_be_recruited(make_call):

@@ -1,6 +1,7 @@
 """core/_helper_threads: parked threads that run jobs for every call."""
 
 import gc
+import os
 import sys
 import threading
 import time
@@ -66,6 +67,43 @@ def test_a_parked_helper_takes_the_next_job(run):
         run(job)
     assert len(set(threads)) == 1
     assert (helpers.live_count(), helpers.parked_count()) == (1, 1)
+
+
+def is_asleep(thread):
+    with open(f"/proc/self/task/{thread.native_id}/stat", encoding="ascii") as file:
+        return file.read().rpartition(")")[2].split()[0] == "S"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processors of Linux")
+def test_a_helper_that_sleeps_on_another_processor_comes_first(until):
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        pytest.skip("there is one processor")
+    processors = sorted(allowed)[:2]
+    barrier = threading.Barrier(3)
+    threads = {}
+
+    def stay_on(processor):
+        def job(parker):
+            os.sched_setaffinity(0, {processor})
+            threads[processor] = threading.current_thread()
+            barrier.wait()
+
+        return job
+
+    for processor in processors:
+        helpers.run(stay_on(processor))
+    barrier.wait()
+    try:
+        for here, elsewhere in (processors, processors[::-1]) * 2:
+            until(lambda: all(map(is_asleep, threads.values())))
+            os.sched_setaffinity(0, {here})
+            taken, job = collector()
+            helpers.run(job)
+            until(lambda taken=taken: taken)
+            assert taken == [threads[elsewhere]]
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def test_a_busy_helper_takes_no_other_job(until):
