@@ -3,6 +3,7 @@
 G1  1e6 tiny tasks from a generator to a generator, processes: growth of the parent
 G1T the same with threads
 I1  CPU time in 10 s of idleness after calls with threads and with processes
+I8  memory of eight idle workers
 """
 
 from fresh import probe
@@ -73,6 +74,23 @@ def bench_i1_idle(measure):
         ],
         must=[at_most(5)],
         rounds=1,
+        warm_up=False,
+    )
+    measure(row)
+
+
+def bench_i8_idle_workers(measure):
+    """What all processes that the parent has started hold, in PSS."""
+    row = Row(
+        "I8",
+        "memory of 8 idle workers",
+        MEGABYTES,
+        [
+            probe("cypar", "cypar", "workers.py", "cypar", 8),
+            probe("joblib-loky", "joblib", "workers.py", "joblib", 8),
+        ],
+        must=[at_most(1 / 3, of="joblib")],
+        rounds=3,
         warm_up=False,
     )
     measure(row)

@@ -27,6 +27,7 @@ from contextlib import nullcontext
 from functools import partial
 
 from large_data import WORKLOADS
+from process_memory import family, own_bytes, shared_bytes
 
 
 def main(library, workload, megabytes, style):
@@ -177,48 +178,6 @@ class Peak:
             total = sum(map(own_bytes, family(os.getpid())))
             total += shared_bytes() - self.shared_before
             self.megabytes = max(self.megabytes, total / 1e6)
-
-
-def family(pid):
-    """Yield a process and its descendants."""
-    yield pid
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return
-    for thread in threads:
-        try:
-            with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
-                children = file.read().split()
-        except OSError:
-            continue
-        for child in children:
-            yield from family(int(child))
-
-
-def own_bytes(pid):
-    """Return the PSS of a process, less shared memory."""
-    found = amounts(f"/proc/{pid}/smaps_rollup")
-    return found.get("Pss_Anon", 0) + found.get("Pss_File", 0)
-
-
-def shared_bytes():
-    """Return the shared memory in use, of all processes of the machine."""
-    return amounts("/proc/meminfo")["Shmem"]
-
-
-def amounts(path):
-    """Return {name: bytes} of a file of the kernel's; {} if its process has ended."""
-    found = {}
-    try:
-        with open(path, encoding="ascii") as file:
-            for line in file:
-                name, *rest = line.split()
-                if rest[-1] == "kB":
-                    found[name.rstrip(":")] = int(rest[-2]) * 1024
-    except OSError:
-        pass
-    return found
 
 
 main(sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4])
