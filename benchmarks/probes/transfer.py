@@ -105,7 +105,9 @@ def ray_times(workload):
     remotes = {}
 
     def delayed(function):
-        return remotes.setdefault(function, ray.remote(function)).remote
+        if function not in remotes:
+            remotes[function] = ray.remote(function)
+        return remotes[function].remote
 
     def call(used, data):
         start = time.perf_counter()

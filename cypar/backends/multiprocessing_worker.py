@@ -19,6 +19,7 @@ from cypar.backends.worker_streams import flush_stdout, print_lines_at_once
 from cypar.core import config_state
 from cypar.core._process_loop import BatchRunner
 from cypar.core._status_page import StatusPage, die_with_pipe
+from cypar.core.interrupts import ignore_ctrl_c
 from cypar.transport import serialize
 from cypar.transport._channel import AS_BYTES
 from cypar.transport.deltas import received
@@ -238,7 +239,7 @@ def initialize(shared, level, n_threads, variables, pickling):
     global _server
     # The parent acts on Ctrl-C. A handler and not SIG_IGN, which the tasks' own
     # subprocesses would inherit; blocked while the process started.
-    signal.signal(signal.SIGINT, lambda signum, frame: None)
+    signal.signal(signal.SIGINT, ignore_ctrl_c)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     for connection in shared.parents:

@@ -82,7 +82,7 @@ cdef class Call:
     cdef public Py_ssize_t joined            # worker threads asked to join so far
     cdef readonly bint over           # the backend is through with the call
     cdef bint gate_open               # more than one worker thread may join
-    cdef int64_t begun_ns             # when the first was asked to
+    cdef int64_t begun_ns             # when the first looked for a second one
     cdef Py_ssize_t kernel_chunk      # that one worker takes at a time; 0: not set
     cdef bint kernels_pay             # a second worker is worth it, as far as is known
     cdef public object recruit        # () asks one more worker thread to join

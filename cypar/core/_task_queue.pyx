@@ -662,16 +662,19 @@ cdef class Call:
     cdef int wake_one(self) except -1:
         """Get one more worker thread to look for a task, if one is due."""
         cdef Parker parker
+        cdef int64_t now
         if self.sleeping:
             parker = self.sleeping.pop()
             parker.unpark()
         elif self.recruit is not None and self.joined < self.n_jobs:
-            if self.joined == 0:
-                self.begun_ns = port_monotonic_ns()
-            elif not self.gate_open:
+            if self.joined and not self.gate_open:
                 # The first worker may sit on the caller's processor: it would not come
-                # to open the gate for milliseconds.
-                if port_monotonic_ns() - self.begun_ns < SPIN_NS:
+                # to open the gate for milliseconds. Counted from that worker's first
+                # look: to start its thread takes longer than a spin.
+                now = port_monotonic_ns()
+                if self.begun_ns == 0:
+                    self.begun_ns = now
+                if now - self.begun_ns < SPIN_NS:
                     return 0
                 self.gate_open = True
             self.joined += 1

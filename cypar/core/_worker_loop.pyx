@@ -231,9 +231,13 @@ def run_serial(iterator, list results, hook, bint keep_errors=False):
             if hook is not None:
                 hook()
     except BaseException as exc:
-        if task is not None and not keep_errors:
-            _label(exc, len(results), task)
         attach_completed(exc, enumerate(results))
+        if task is not None and not keep_errors:
+            try:
+                _label(exc, len(results), task)
+            except KeyboardInterrupt as interrupt:
+                attach_completed(interrupt, enumerate(results))
+                raise
         raise
     return results
 

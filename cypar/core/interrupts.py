@@ -7,7 +7,6 @@ takes is not put off.
 from __future__ import annotations
 
 import _signal
-import threading
 
 _has_masks = hasattr(_signal, "pthread_sigmask")  # not on Windows
 
@@ -32,19 +31,29 @@ class held_interrupts:
             _signal.pthread_sigmask(_signal.SIG_SETMASK, self.before)
 
 
+def ignore_ctrl_c(signum: int, frame: object) -> None:
+    """The handler of SIGINT in workers: the parent acts on Ctrl-C."""
+
+
 def is_ctrl_c(exc: BaseException) -> bool:
     """Whether an exception is the user's Ctrl-C, which even a catch-all lets pass.
 
-    In other threads, and in workers, which ignore the signal, a KeyboardInterrupt can
-    only be what a task or an object of the user's has raised.
+    In other threads, and in workers, a KeyboardInterrupt can only be what a task or an
+    object of the user's has raised.
 
     Examples
     --------
     >>> is_ctrl_c(ValueError())
     False
     """
-    return (
-        isinstance(exc, KeyboardInterrupt)
-        and threading.current_thread() is threading.main_thread()
-        and callable(_signal.getsignal(_signal.SIGINT))
+    if not isinstance(exc, KeyboardInterrupt):
+        return False
+    import threading  # 1 ms for a worker that starts
+
+    return threading.current_thread() is threading.main_thread() and _raises(
+        _signal.getsignal(_signal.SIGINT)
     )
+
+
+def _raises(handler: object) -> bool:
+    return callable(handler) and handler is not ignore_ctrl_c

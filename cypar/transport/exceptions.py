@@ -58,7 +58,10 @@ def encode_exception(
     bytes
         For `decode_exception`. Never raises.
     """
-    text = format_task_traceback(exc, function, args, kwargs, title)
+    try:
+        text = format_task_traceback(exc, function, args, kwargs, title)
+    except BaseException as failure:  # Ctrl-C, in workers that are not ours
+        text = f"{title} not available ({type(failure).__name__} while formatting it)"
     try:
         task = None if function is None else describe_task(function, args, kwargs or {})
     except BaseException:

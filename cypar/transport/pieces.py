@@ -1,7 +1,7 @@
 """What a large buffer is to the worker that gets it: the kinds of pieces of a parcel.
 
 A task's message has a table of its pieces, in the order in which its pickle wants
-them; see `cypar.core._segment.Parcel` and docs/how_it_works.
+them; see `cypar.core._parcel.Parcel` and docs/how_it_works.
 """
 
 from __future__ import annotations

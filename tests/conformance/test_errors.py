@@ -246,13 +246,16 @@ def test_s66_exception_that_cannot_be_pickled(process_engine):
 
 
 class Exits:
-    """Raises SystemExit out of whatever looks at it."""
+    """Raises SystemExit or KeyboardInterrupt out of whatever looks at it."""
+
+    def __init__(self, exit_type=SystemExit):
+        self.exit_type = exit_type
 
     def __repr__(self):
-        raise SystemExit("repr")
+        raise self.exit_type("repr")
 
     def __reduce__(self):
-        raise SystemExit("reduce")
+        raise self.exit_type("reduce")
 
 
 class NoAttributes(Exception):
@@ -271,10 +274,12 @@ def odd_error(kind, i):
         return i
     if kind == "argument":
         raise ValueError(Exits())
+    if kind == "interrupted":
+        raise ValueError(Exits(KeyboardInterrupt))
     raise {"attributes": NoAttributes, "asked": ExitsWhenAsked}[kind]("odd")
 
 
-@pytest.mark.parametrize("kind", ["argument", "attributes", "asked"])
+@pytest.mark.parametrize("kind", ["argument", "interrupted", "attributes", "asked"])
 def test_error_that_cannot_be_described_is_its_tasks_alone(process_engine, kind):
     out = process_engine.parallel(on_error="return", batch_size=10)(
         delayed(odd_error)(kind, i) for i in range(10)

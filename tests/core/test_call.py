@@ -1,6 +1,7 @@
 """core/_task_queue, Call: stop, failure, wake-ups and the recruiting of workers."""
 
 import threading
+import time
 from functools import partial
 
 import pytest
@@ -9,6 +10,7 @@ from cypar import delayed
 from cypar.core._helper_threads import Parker
 from cypar.core._task_queue import END, ORDERED
 from cypar.core._worker_loop import work
+from cypar.core.cpu import cpu_count
 
 
 def tasks_of(n):
@@ -192,6 +194,19 @@ def test_a_worker_finds_the_gate_open_if_the_caller_does_not_come(make_call):
     while len(recruited) < 2:
         call.start_worker()
     assert recruited == [1, 2]
+
+
+@pytest.mark.skipif(cpu_count() < 2, reason="nobody spins on one processor")
+def test_the_gate_is_shut_when_the_first_worker_comes(make_call):
+    call = make_call(tasks_of(10), n_jobs=2)
+    recruited = []
+    call.recruit = lambda: recruited.append(call.joined)
+    call.start_worker()
+    begun = time.perf_counter()
+    while time.perf_counter() < begun + 1e-3:  # its thread has to be started
+        pass
+    call.start_worker()
+    assert recruited == [1]
 
 
 def test_nothing_happens_where_nobody_can_be_recruited(make_call):

@@ -96,7 +96,12 @@ def test_a_helper_that_sleeps_on_another_processor_comes_first(until):
     barrier.wait()
     try:
         for here, elsewhere in (processors, processors[::-1]) * 2:
-            until(lambda: all(map(is_asleep, threads.values())))
+            until(
+                lambda: (
+                    helpers.parked_count() == 2
+                    and all(map(is_asleep, threads.values()))
+                )
+            )
             os.sched_setaffinity(0, {here})
             taken, job = collector()
             helpers.run(job)

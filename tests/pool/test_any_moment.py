@@ -117,6 +117,23 @@ def test_ctrl_c_while_a_failure_is_described_is_not_swallowed(n_jobs):
     assert k > 10
 
 
+@pytest.mark.timeout(120)
+def test_ctrl_c_while_a_failure_is_described_keeps_what_is_completed():
+    places = {traceback_text.__file__, Shown.__repr__.__code__}
+    tasks = [delayed(abs)(-1), delayed(abs)(-2), delayed(fail)(Shown(), None)]
+    for k in itertools.count():
+        with (
+            CtrlC(k, places) as ctrl_c,
+            pytest.raises((KeyboardInterrupt, ValueError)) as caught,
+        ):
+            Parallel(n_jobs=1)(tasks)
+        assert caught.value.completed == {0: 1, 1: 2}
+        assert isinstance(caught.value, KeyboardInterrupt) == ctrl_c.came
+        if not ctrl_c.came:
+            break
+    assert k > 3
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_shutdown_keeps_the_workers_of_a_call_that_begins_meanwhile(

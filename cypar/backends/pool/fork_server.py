@@ -35,6 +35,7 @@ from cypar.core._status_page import (
     die_with_pipe,
     process_fd,
 )
+from cypar.core.interrupts import ignore_ctrl_c
 from cypar.transport._channel import Channel
 
 MAX_REQUEST_BYTES = 1 << 16
@@ -272,7 +273,7 @@ def main(control_fd, life_fd, parent_pid):
     """Run the server; called by the command line that `fork_handle` writes."""
     gc.disable()  # nothing here makes cycles
     signal(SIGCHLD, SIG_DFL)  # if the parent ignores it, so would we: no exit codes
-    signal(SIGINT, lambda signum, frame: None)  # the parent acts on Ctrl-C
+    signal(SIGINT, ignore_ctrl_c)  # the parent acts on Ctrl-C
     for fd in (control_fd, life_fd):
         os.set_inheritable(fd, False)
     control = _socket.socket(

@@ -30,6 +30,7 @@ from cypar.backends.worker_streams import flush_stdout, print_lines_at_once
 from cypar.core import config_state
 from cypar.core._process_loop import BatchRunner
 from cypar.core._status_page import StatusPage, above_standard, die_with_pipe
+from cypar.core.interrupts import ignore_ctrl_c
 from cypar.core.worker_index import set_of_process
 from cypar.transport import serialize
 from cypar.transport._channel import Channel
@@ -330,7 +331,7 @@ def main(channel_fd, page_fd, life_fd, parent_pid, stderr_fd):
     page.close_fd()
     # The parent acts on Ctrl-C. A handler and not SIG_IGN, which tasks' own
     # subprocesses would inherit.
-    signal(SIGINT, lambda signum, frame: None)
+    signal(SIGINT, ignore_ctrl_c)
     channel.send(frames.READY, 0, 0, os.getpid())
     os.dup2(stderr_fd, 2)
     os.close(stderr_fd)
