@@ -215,15 +215,16 @@ cdef class TaskSource(TaskFifo):
         cdef Outcomes outcomes = self.call.outcomes
         cdef Py_ssize_t drawn = self.drawn
         cdef int64_t begin
+        cdef DrawPace pace = self.pace  # another worker may stop it during a draw
         if self.drawing or self.ended:
             return 0
-        if self.pace is None or not self.pace.is_due(outcomes.finished):
+        if pace is None or not pace.is_due(outcomes.finished):
             return self.refill(UNLIMITED)
         begin = port_monotonic_ns()
-        self.set_batch_size(self.pace.update(outcomes.finished, begin))
-        self.low = self.window // 4 if self.pace.size > 1 else UNLIMITED
+        self.set_batch_size(pace.update(outcomes.finished, begin))
+        self.low = self.window // 4 if pace.size > 1 else UNLIMITED
         self.refill(UNLIMITED)
-        self.pace.drew(self.drawn - drawn, port_monotonic_ns() - begin)
+        pace.drew(self.drawn - drawn, port_monotonic_ns() - begin)
         return 0
 
     cdef void stop_pacing(self) noexcept:

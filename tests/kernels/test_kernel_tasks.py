@@ -267,3 +267,27 @@ def test_nested_loops_of_kernels(kernel, rows):
 
     results = Parallel(2, prefer="threads")(delayed(inner)(k) for k in range(40))
     assert results == [sum(row_sum(r, 5) for r in rows[:k]) for k in range(40)]
+
+
+def test_the_first_kernel_runs_while_another_worker_draws(kernel, threads, rows):
+    """It changes how the input is drawn, in the middle of a draw."""
+    row_sum = kernel("row_sum")
+    together = threading.Barrier(2, timeout=20)
+    kernels_have_run = threading.Event()
+
+    def plain(i):
+        together.wait()
+        return i
+
+    def tasks():
+        yield from (delayed(plain)(i) for i in range(2))
+        yield delayed(row_sum)(rows[0], 5)
+        yield delayed(kernels_have_run.set)()
+        # drawn by one of the two workers, when both are through with `plain`
+        assert kernels_have_run.wait(20)
+        yield from (delayed(abs)(-i) for i in range(500))
+
+    results = threads(tasks())
+    assert sorted(results[:2]) == [0, 1]
+    assert results[2:4] == [row_sum(rows[0], 5), None]
+    assert results[4:] == list(range(500))
