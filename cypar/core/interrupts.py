@@ -7,6 +7,7 @@ takes is not put off.
 from __future__ import annotations
 
 import _signal
+import threading
 
 _has_masks = hasattr(_signal, "pthread_sigmask")  # not on Windows
 
