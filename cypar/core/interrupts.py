@@ -47,12 +47,10 @@ def is_ctrl_c(exc: BaseException) -> bool:
     >>> is_ctrl_c(ValueError())
     False
     """
-    if not isinstance(exc, KeyboardInterrupt):
-        return False
-    import threading  # 1 ms for a worker that starts
-
-    return threading.current_thread() is threading.main_thread() and _raises(
-        _signal.getsignal(_signal.SIGINT)
+    return (
+        isinstance(exc, KeyboardInterrupt)
+        and threading.current_thread() is threading.main_thread()
+        and _raises(_signal.getsignal(_signal.SIGINT))
     )
 
 
