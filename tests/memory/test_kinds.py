@@ -49,13 +49,13 @@ class Buffered:
 
 
 def some_frame():
-    pytest.importorskip("pyarrow")  # else pandas keeps strings as objects
+    pytest.importorskip("pyarrow")
     pd = pytest.importorskip("pandas")
     return pd.DataFrame(
         {
             "int": np.arange(N),
             "float": np.arange(N) / 7,
-            "text": [f"row {i % 1000}" for i in range(N)],
+            "text": pd.array([f"row {i % 1000}" for i in range(N)], "string[pyarrow]"),
             "category": pd.Categorical(["a", "b"] * (N // 2)),
             "date": pd.date_range("2020", periods=N, freq="s"),
             "missing": pd.array([1, None] * (N // 2), dtype="Int64"),
