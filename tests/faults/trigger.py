@@ -76,7 +76,10 @@ class Trigger:
             if pids:
                 pid = pids[self.program.faulty[turn] % len(pids)]
                 self.killed.append(pid)
-                os.kill(pid, signal.SIGKILL)
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:  # its pool has ended it just now
+                    self.killed.remove(pid)
 
     def _end(self):
         """End this process, as far as that is another thread's affair."""
