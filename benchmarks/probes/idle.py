@@ -6,11 +6,14 @@ parent and all its descendants are watched.
 
 import importlib
 import json
+import os
 import sys
 import time
 from concurrent import futures
 from operator import neg
 from pathlib import Path
+
+from process_memory import family
 
 SETTLE_S = 0.5  # the calls have ended; what they left behind may still be parking
 
@@ -31,11 +34,7 @@ def start(library):
 
 def cpu_ms():
     """Return the CPU time of this process and its descendants, by the scheduler."""
-    pids, found = [str(Path("/proc/self").resolve().name)], 0
-    while found < len(pids):
-        for children in Path(f"/proc/{pids[found]}/task").glob("*/children"):
-            pids += children.read_text().split()
-        found += 1
+    pids = list(family(os.getpid()))
     nanoseconds = [
         int(file.read_text().split()[0])
         for pid in pids

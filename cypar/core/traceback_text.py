@@ -63,8 +63,13 @@ def format_task_traceback(
     except BaseException as failure:
         if is_ctrl_c(failure):
             raise
-        text = f"{title} not available ({type(failure).__name__} while formatting it)"
+        text = not_available(title, failure)
     return text if len(text) <= MAX_TEXT else _cut(text, MAX_TEXT)
+
+
+def not_available(title, failure):
+    """Return what stands for the text where `format_task_traceback` failed."""
+    return f"{title} not available ({type(failure).__name__} while formatting it)"
 
 
 def attach_task_traceback(exc, text):

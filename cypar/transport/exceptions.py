@@ -27,6 +27,7 @@ from cypar.core.traceback_text import (
     describe_task,
     format_task_traceback,
     message_of,
+    not_available,
     safe_repr,
 )
 from cypar.transport import settings
@@ -61,7 +62,7 @@ def encode_exception(
     try:
         text = format_task_traceback(exc, function, args, kwargs, title)
     except BaseException as failure:  # Ctrl-C, in workers that are not ours
-        text = f"{title} not available ({type(failure).__name__} while formatting it)"
+        text = not_available(title, failure)
     try:
         task = None if function is None else describe_task(function, args, kwargs or {})
     except BaseException:
