@@ -389,14 +389,14 @@ typedef struct {
     uint64_t begin, end, categories;
 } port_pages;
 
-/* A descriptor to watch pages with. */
-static inline int port_watch_fd(void) {
+/* A userfaultfd with optional features. */
+static inline int port_userfaultfd(uint64_t features) {
 #if defined(__linux__) && defined(SYS_userfaultfd)
     /* UFFD_USER_MODE_ONLY: allowed to everyone, and enough, as no fault waits for us */
     int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | 1);
     struct {
         uint64_t api, features, ioctls;
-    } api = {0xAA, 1u << 15 /* UFFD_FEATURE_WP_ASYNC */, 0};
+    } api = {0xAA, features, 0};
     if (fd < 0)
         return -errno;
     if (ioctl(fd, _IOC(_IOC_READ | _IOC_WRITE, 0xAA, 0x3F, sizeof(api)), &api) != 0) {
@@ -406,21 +406,31 @@ static inline int port_watch_fd(void) {
     }
     return port_above_standard(fd);
 #else
+    (void)features;
     return -ENOSYS;
 #endif
 }
-static inline int port_watch(int fd, uint64_t begin, uint64_t size) {
+/* Bring whole pages of this process under a userfaultfd. */
+static inline int port_register_pages(int fd, uint64_t begin, uint64_t size,
+                                      uint64_t mode) {
 #ifdef __linux__
     struct {
         uint64_t begin, size, mode, ioctls;
-    } range = {begin, size, 2 /* UFFDIO_REGISTER_MODE_WP */, 0};
+    } range = {begin, size, mode, 0};
     if (ioctl(fd, _IOC(_IOC_READ | _IOC_WRITE, 0xAA, 0x00, sizeof(range)), &range) != 0)
         return -errno;
     return 0;
 #else
-    (void)fd, (void)begin, (void)size;
+    (void)fd, (void)begin, (void)size, (void)mode;
     return -ENOSYS;
 #endif
+}
+/* A descriptor to watch pages with. */
+static inline int port_watch_fd(void) {
+    return port_userfaultfd(1u << 15 /* UFFD_FEATURE_WP_ASYNC */);
+}
+static inline int port_watch(int fd, uint64_t begin, uint64_t size) {
+    return port_register_pages(fd, begin, size, 2 /* UFFDIO_REGISTER_MODE_WP */);
 }
 static inline int port_unwatch(int fd, uint64_t begin, uint64_t size) {
 #ifdef __linux__
@@ -490,6 +500,48 @@ static inline int port_is_private(int maps, uint64_t begin, uint64_t end) {
     return 1;
 #else
     (void)maps, (void)begin, (void)end;
+    return -ENOSYS;
+#endif
+}
+/* ---- making pages of shared memory with their content: Linux >= 5.11 ----------------
+ *
+ * A page fault fills a new page with zeros, and write() holds the lock of the file; a
+ * userfaultfd makes pages from a copy, without either. */
+
+/* A descriptor to make the missing pages of a range with; closing it ends that. */
+static inline int port_filler(uint64_t begin, uint64_t size) {
+    int fd = port_userfaultfd(0), status;
+    if (fd < 0)
+        return fd;
+    status = port_register_pages(fd, begin, size, 1 /* UFFDIO_REGISTER_MODE_MISSING */);
+    if (status != 0) {
+        close(fd);
+        return status;
+    }
+    return fd;
+}
+/* Make pages from n bytes at source. *done is how many bytes are there, in any case. */
+static inline int port_fill_pages(int fd, char *target, const char *source, size_t n,
+                                  size_t *done) {
+    *done = 0;
+#ifdef __linux__
+    while (*done < n) {
+        struct {
+            uint64_t target, source, size, mode;
+            int64_t copied;
+        } copy = {(uint64_t)(uintptr_t)target + *done,
+                  (uint64_t)(uintptr_t)source + *done, n - *done,
+                  1 /* UFFDIO_COPY_MODE_DONTWAKE */, 0};
+        if (ioctl(fd, _IOC(_IOC_READ | _IOC_WRITE, 0xAA, 0x03, sizeof(copy)), &copy) == 0)
+            copy.copied = (int64_t)copy.size;
+        else if (copy.copied <= 0 && errno != EAGAIN && errno != EINTR)
+            return -errno;
+        if (copy.copied > 0)
+            *done += (size_t)copy.copied;
+    }
+    return 0;
+#else
+    (void)fd, (void)target, (void)source, (void)n;
     return -ENOSYS;
 #endif
 }

@@ -57,6 +57,11 @@ cdef extern from "_port.h" nogil:
     void port_prefetch(const void* address) noexcept
     void port_huge_pages(void* address, size_t size) noexcept
 
+    # making pages of shared memory; negative results are -errno
+    int port_filler(uint64_t begin, uint64_t size) noexcept
+    int port_fill_pages(int fd, char* target, const char* source, size_t n,
+                        size_t* done) noexcept
+
     # which pages were written to; negative results are -errno
     ctypedef struct port_pages:
         uint64_t begin, end, categories

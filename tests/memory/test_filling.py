@@ -1,0 +1,125 @@
+"""Shared memory gets its pages from two threads, whatever is there before."""
+
+import os
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cypar.core._segment import Segment
+from cypar.core._written_pages import WrittenPages
+
+PAGE = 4096
+M = 1 << 20
+TWO_THREADS = 16 * M  # from here on
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="memfd is Linux's")
+
+
+@pytest.fixture(scope="module")
+def content():
+    """Bytes that differ from page to page and are all there, so cause no faults."""
+    return np.random.default_rng(3).integers(1, 256, 40 * M, dtype=np.uint8)
+
+
+@pytest.fixture
+def userfaultfd(content):
+    """Skip where the system has none; what watches pages needs it, too."""
+    low = content.ctypes.data
+    watched = WrittenPages().watch(low, low + content.nbytes)
+    if watched is None:
+        pytest.skip("this system has no userfaultfd")
+    watched.end(False)
+
+
+@pytest.fixture
+def segment():
+    made = Segment()
+    yield made
+    made.close()
+
+
+def copy_to(segment, offset, source):
+    segment.reserve(offset + source.nbytes)
+    segment.write(offset, source.ctypes.data, source.nbytes, True)
+
+
+def check(segment, offset, source):
+    """Compare what is in the file, not what is mapped here."""
+    end = offset + source.nbytes
+    assert os.pread(segment.fd, source.nbytes, offset) == source.tobytes()
+    around = os.pread(segment.fd, offset, 0) + os.pread(segment.fd, PAGE, end)
+    assert not any(around)
+
+
+@linux
+@settings(max_examples=30)
+@given(
+    offset=st.integers(0, 3 * PAGE),
+    begin=st.integers(0, 2 * PAGE),
+    size=st.integers(TWO_THREADS - PAGE, TWO_THREADS + 3 * M),
+)
+def test_any_beginning_and_end(content, offset, begin, size):
+    segment = Segment()
+    source = content[begin : begin + size]
+    copy_to(segment, offset, source)
+    check(segment, offset, source)
+    segment.close()
+
+
+@linux
+def test_pages_that_are_there_already(segment, content):
+    """After a copy that has failed, any page may be."""
+    source = content[: 2 * TWO_THREADS]
+    segment.reserve(source.nbytes)
+    for offset in (0, 5 * M + 100, source.nbytes - M, source.nbytes - 10):
+        os.pwrite(segment.fd, b"old" * 3, offset)
+    copy_to(segment, 0, source)
+    check(segment, 0, source)
+
+
+@linux
+def test_a_second_copy_grows_the_first_one(segment, content):
+    copy_to(segment, 0, content[: M + 5])
+    copy_to(segment, 0, content[: 2 * TWO_THREADS])
+    check(segment, 0, content[: 2 * TWO_THREADS])
+    copy_to(segment, 0, content[8 * M :])
+    check(segment, 0, content[8 * M :])
+
+
+@linux
+def test_without_a_descriptor_for_the_filler(segment, content):
+    resource = pytest.importorskip("resource")
+    segment.reserve(content.nbytes)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        copy_to(segment, 0, content)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    check(segment, 0, content)
+
+
+@linux
+def test_neither_thread_takes_page_faults(segment, content, userfaultfd):
+    resource = pytest.importorskip("resource")
+    segment.reserve(content.nbytes)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    copy_to(segment, 0, content)
+    taken = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert taken < content.nbytes // PAGE // 20  # one for each page of the half: 5,120
+
+
+@linux
+def test_memory_is_as_any_other_afterwards(segment, content):
+    """Pages beyond the copy come by themselves again."""
+    segment.reserve(4 * TWO_THREADS)
+    before = len(os.listdir("/proc/self/fd"))
+    copy_to(segment, 0, content[:TWO_THREADS])
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert segment.read(3 * TWO_THREADS, 100) == bytes(100)
+    assert segment.read(TWO_THREADS - 50, 100) == (
+        content[TWO_THREADS - 50 : TWO_THREADS].tobytes() + bytes(50)
+    )
