@@ -1,6 +1,6 @@
-"""Copy, compare and fingerprint memory; nothing here needs the GIL."""
+"""Compare and fingerprint memory, and copy views; nothing here needs the GIL."""
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport uint64_t
 
 cdef enum:
     MAX_DIMS = 64  # of a NumPy array
@@ -20,11 +20,6 @@ cdef struct Strided:
     Py_ssize_t strides[MAX_DIMS]
 
 
-# 0, or -errno when there is no space for pages that are not there yet
-cdef int fill(char* target, int fd, int64_t offset, const char* source, size_t n,
-              size_t n_ready, size_t n_touched, bint two_threads) noexcept nogil
-cdef int make_ready(char* target, int fd, int64_t offset, size_t n, size_t n_ready,
-                    size_t n_touched) noexcept nogil
 cdef void copy_strided(char* target, const Strided* source) noexcept nogil
 cdef bint equal_strided(const char* copy, const Strided* source) noexcept nogil
 cdef bint equal_bytes(const char* copy, const char* source, size_t n,

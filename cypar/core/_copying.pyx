@@ -1,217 +1,24 @@
-"""Copy, compare and fingerprint large blocks of memory without the GIL.
-
-What was measured (2 cores, 200 MB, 4 KiB pages, Linux 6.18, ms): new pages of a memfd
-made by write() 90-107, by UFFDIO_COPY 91-109, by page faults 192-210; two threads, one
-with write() and one with UFFDIO_COPY 48-60, one with write() and one with page faults
-69, both with write() 102-110, since it locks the file. memcpy into pages that exist and
-are not mapped by this process costs 4.5 times as much as into mapped ones, and after
-one read per page (which maps 16 pages per fault, writable) 1.6 times. Hence `fill`:
-
-- pages that do not exist are made by write(), whose error is an error, not a SIGBUS,
-  and by a second thread with UFFDIO_COPY, where it is allowed;
-- pages that exist and are not mapped are read before they are written.
+"""Compare and fingerprint large blocks of memory, and copy views, without the GIL.
 
 Thread safety: plain functions; the caller keeps the memory alive and to itself.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING
-from libc.errno cimport EINTR, errno
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy
-from posix.unistd cimport close, pwrite
 
 from cypar.core._port cimport (
-    port_add32, port_allocate, port_fill_pages, port_filler, port_prefetch,
-    port_thread_start, pthread_join, pthread_t,
+    port_prefetch, port_thread_start, pthread_join, pthread_t,
 )
 
 cdef size_t PAGE = 4096
 cdef size_t LINE = 64                # bytes of a cache line
-cdef size_t BLOCK = 1 << 20          # bytes that one of two threads takes
-cdef size_t TWO_THREADS = 16 << 20   # a thread costs 40 us to start, 0.5 MB of copying
 # Lines from one sample to the next: one of two numbers by chance, so that no row length
 # keeps in step with the samples.
 cdef size_t LONGER = 2
 cdef size_t SAMPLE_IN_TWO = (32 << 20) // 61  # bytes per step; 0.35 ms in one thread
 cdef size_t COMPARE_IN_TWO = 8 << 20  # 0.7 ms in one thread
 cdef uint64_t ODD = 0x9E3779B97F4A7C15
-
-
-cdef volatile uint8_t _sink = 0  # keeps the compiler from dropping reads
-
-
-cdef void touch(const char* data, size_t n) noexcept nogil:
-    """Map the pages of a block, which exist, by reading from each."""
-    cdef uint8_t total = 0
-    cdef size_t i = 0
-    global _sink
-    while i < n:
-        total += (<const volatile uint8_t*>data)[i]
-        i += PAGE
-    _sink = total
-
-
-# ---- copying into a segment ----------------------------------------------------
-
-
-cdef struct Copy:
-    char* target
-    const char* source
-    size_t n
-    uint32_t taken         # blocks that one of the two threads has taken
-    int fd                 # of the file that the target maps
-    int64_t offset         # of the target in it
-    int filler             # descriptor to make pages with, or negative
-    int status             # of the thread that fills from the end
-
-
-cdef void* copy_thread(void* argument) noexcept nogil:
-    cdef Copy* job = <Copy*>argument
-    memcpy(job.target, job.source, job.n)
-    return NULL
-
-
-cdef void copy_ready(char* target, const char* source, size_t n, size_t n_touched,
-                     bint two_threads) noexcept nogil:
-    """Copy to pages that exist."""
-    cdef pthread_t thread
-    cdef Copy job
-    cdef size_t size
-    if n_touched < n:
-        n_touched &= ~(PAGE - 1)
-        touch(target + n_touched, n - n_touched)
-    if two_threads and n >= TWO_THREADS:
-        size = (n // 2) & ~(PAGE - 1)
-        job.target = target + size
-        job.source = source + size
-        job.n = n - size
-        if port_thread_start(&thread, &copy_thread, &job) == 0:
-            memcpy(target, source, size)
-            pthread_join(thread, NULL)
-            return
-    memcpy(target, source, n)
-
-
-cdef int write_all(int fd, int64_t offset, const char* source, size_t n) noexcept nogil:
-    """Make pages by writing; -errno when there is no space for them."""
-    cdef size_t done = 0
-    cdef Py_ssize_t written
-    while done < n:
-        written = pwrite(fd, source + done, n - done, offset + <int64_t>done)
-        if written < 0:
-            if errno == EINTR:
-                continue
-            return -errno
-        done += written
-    return 0
-
-
-cdef int fill_block(Copy* job, size_t begin, size_t n) noexcept nogil:
-    """Make pages from a copy, or take the faults where the kernel cannot do that.
-
-    With a filler there must be no fault: it would wait for ever.
-    """
-    cdef size_t done = 0
-    if job.filler < 0:
-        memcpy(job.target + begin, job.source + begin, n)
-        return 0
-    if port_fill_pages(
-        job.filler, job.target + begin, job.source + begin, n, &done
-    ) == 0:
-        return 0
-    # A page is there already, or there is no space, which this finds out again.
-    begin += done
-    return write_all(
-        job.fd, job.offset + <int64_t>begin, job.source + begin, n - done
-    )
-
-
-cdef void* fill_from_the_end(void* argument) noexcept nogil:
-    """Fill blocks, the last one first, until the other thread comes along."""
-    cdef Copy* job = <Copy*>argument
-    cdef size_t n_blocks = (job.n + BLOCK - 1) // BLOCK, begin
-    cdef size_t last = n_blocks
-    while job.status == 0 and port_add32(&job.taken, 1) < n_blocks:
-        last -= 1
-        begin = last * BLOCK
-        job.status = fill_block(job, begin, min(BLOCK, job.n - begin))
-    return NULL
-
-
-cdef int fill_new(char* target, int fd, int64_t offset, const char* source, size_t n,
-                  bint two_threads) noexcept nogil:
-    """Copy to where there are no pages yet.
-
-    One thread writes from the front; a second one may fill pages from the end, which
-    does not wait for the file's lock.
-    """
-    cdef Copy job
-    cdef pthread_t thread
-    cdef size_t begin, end, n_blocks
-    cdef int status = 0
-    if not two_threads or n < TWO_THREADS:
-        return write_all(fd, offset, source, n)
-    # only whole pages for the other thread
-    begin = (PAGE - <uintptr_t>target % PAGE) % PAGE
-    end = n - <uintptr_t>(target + n) % PAGE
-    job.target = target + begin
-    job.source = source + begin
-    job.n = end - begin
-    job.fd = fd
-    job.offset = offset + <int64_t>begin
-    job.taken = 0
-    job.status = 0
-    job.filler = port_filler(<uintptr_t>job.target, job.n)
-    n_blocks = (job.n + BLOCK - 1) // BLOCK
-    if port_thread_start(&thread, &fill_from_the_end, &job) != 0:
-        status = write_all(fd, offset, source, n)
-    else:
-        status = write_all(fd, offset, source, begin)
-        if status == 0:
-            status = write_all(fd, offset + <int64_t>end, source + end, n - end)
-        while status == 0 and port_add32(&job.taken, 1) < n_blocks:
-            status = write_all(
-                fd, offset + <int64_t>begin, source + begin, min(BLOCK, end - begin)
-            )
-            begin += BLOCK
-        if status != 0:
-            port_add32(&job.taken, <uint32_t>n_blocks)  # the other one stops, too
-        pthread_join(thread, NULL)
-    if job.filler >= 0:
-        close(job.filler)
-    return status if status != 0 else job.status
-
-
-cdef int fill(char* target, int fd, int64_t offset, const char* source, size_t n,
-              size_t n_ready, size_t n_touched, bint two_threads) noexcept nogil:
-    """Copy ``n`` bytes to ``target``, which maps ``fd`` at ``offset``.
-
-    ``n_ready`` of them have pages, and ``n_touched`` of these are mapped here.
-    """
-    n_ready = min(n, n_ready)
-    if n_ready:
-        copy_ready(target, source, n_ready, min(n_ready, n_touched), two_threads)
-    if n_ready == n:
-        return 0
-    return fill_new(
-        target + n_ready, fd, offset + <int64_t>n_ready, source + n_ready,
-        n - n_ready, two_threads,
-    )
-
-
-cdef int make_ready(char* target, int fd, int64_t offset, size_t n, size_t n_ready,
-                    size_t n_touched) noexcept nogil:
-    """Give all of a block its pages and map them, for `copy_strided`."""
-    cdef int status
-    n_ready = min(n, n_ready)
-    if n_ready < n:
-        status = port_allocate(fd, offset + <int64_t>n_ready, n - n_ready)
-        if status != 0:
-            return status
-    if n_touched < n:
-        n_touched &= ~(PAGE - 1)
-        touch(target + n_touched, n - n_touched)
-    return 0
 
 
 # ---- views whose elements are apart ----------------------------------------------

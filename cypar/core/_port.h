@@ -368,6 +368,44 @@ static inline int port_punch(int fd, int64_t size) {
     return -EOPNOTSUPP;
 #endif
 }
+/* Map all of a file, so that its huge pages can be used as such; NULL on failure. */
+static inline void *port_map_shared(int fd, size_t size) {
+    uintptr_t huge = 2u << 20, begin, end, wanted;
+    void *base;
+    if (size < 2 * huge) {
+        base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        return base == MAP_FAILED ? NULL : base;
+    }
+    base = mmap(NULL, size + huge, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED)
+        return NULL;
+    begin = (uintptr_t)base;
+    end = begin + size + huge;
+    wanted = (begin + huge - 1) & ~(huge - 1);
+    base = mmap((void *)wanted, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+                0);
+    if (base == MAP_FAILED) {
+        munmap((void *)begin, end - begin);
+        return NULL;
+    }
+    if (wanted > begin)
+        munmap((void *)begin, wanted - begin);
+    if (end > wanted + size)
+        munmap((void *)(wanted + size), end - wanted - size);
+    return base;
+}
+/* Put what a mapping of shared memory has in a range on huge pages: Linux >= 6.1. */
+static inline int port_collapse(char *address, size_t size) {
+#ifdef __linux__
+    while (madvise(address, size, 25 /* MADV_COLLAPSE */) != 0)
+        if (errno != EINTR)
+            return -errno;
+    return 0;
+#else
+    (void)address, (void)size;
+    return -ENOSYS;
+#endif
+}
 /* Ask for huge pages: a fresh block of memory then costs a fifth of the faults. */
 static inline void port_huge_pages(void *address, size_t size) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)

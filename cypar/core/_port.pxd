@@ -54,6 +54,8 @@ cdef extern from "_port.h" nogil:
     int port_segment_fd(const char* label) noexcept
     int port_allocate(int fd, int64_t offset, int64_t size) noexcept
     int port_punch(int fd, int64_t size) noexcept
+    void* port_map_shared(int fd, size_t size) noexcept
+    int port_collapse(char* address, size_t size) noexcept
     void port_prefetch(const void* address) noexcept
     void port_huge_pages(void* address, size_t size) noexcept
 
@@ -76,4 +78,10 @@ cdef extern from "_port.h" nogil:
         pass
     int port_thread_start(pthread_t* thread, void* (*run)(void*) noexcept nogil,
                           void* argument) noexcept
+    ctypedef struct pthread_mutex_t:
+        pass
+    int pthread_mutex_init(pthread_mutex_t* mutex, const void* attributes) noexcept
+    int pthread_mutex_lock(pthread_mutex_t* mutex) noexcept
+    int pthread_mutex_unlock(pthread_mutex_t* mutex) noexcept
+    int pthread_mutex_destroy(pthread_mutex_t* mutex) noexcept
     int pthread_join(pthread_t thread, void** value) noexcept

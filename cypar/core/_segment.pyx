@@ -20,14 +20,13 @@ import os
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint64_t, uintptr_t
-from posix.mman cimport (
-    MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap,
-)
+from posix.mman cimport munmap
 from posix.unistd cimport close
 
 from cypar.core._buffers cimport set_strided
-from cypar.core._copying cimport Strided, copy_strided, fill, make_ready
-from cypar.core._port cimport port_punch, port_segment_fd
+from cypar.core._copying cimport Strided, copy_strided
+from cypar.core._filling cimport fill, make_ready
+from cypar.core._port cimport port_map_shared, port_punch, port_segment_fd
 from cypar.core._status_page cimport N_LEASES, StatusPage
 
 cdef uint64_t _last_serial = 0
@@ -84,8 +83,8 @@ cdef class Segment:
             capacity -= capacity // 8
         capacity = (capacity + PAGE - 1) & ~(PAGE - 1)
         os.ftruncate(self.fd, capacity)
-        base = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, 0)
-        if base == MAP_FAILED:
+        base = port_map_shared(self.fd, capacity)
+        if base == NULL:
             raise MemoryError(f"cannot map {capacity} bytes of shared memory")
         if self.base != NULL:
             munmap(self.base, self.capacity)
@@ -105,14 +104,13 @@ cdef class Segment:
         cdef size_t ready = max(0, self.allocated - offset)
         cdef size_t touched = max(0, self.touched - offset)
         self.check(offset, n)
-        two_threads = two_threads and self.in_memory  # elsewhere a fault may be SIGBUS
         with nogil:  # GIL OUT: copies much
             status = fill(self.base + offset, self.fd, offset, <const char*>address,
-                          n, ready, touched, two_threads)
+                          n, ready, &touched, two_threads, self.in_memory)
         if status != 0:
             self.note_hole()
             raise OSError(-status, os.strerror(-status))
-        self.note_filled(offset + n, min(offset + n, self.allocated))
+        self.note_filled(offset + n, offset + <Py_ssize_t>touched)
 
     def write_strided(self, Py_ssize_t offset, tuple layout):
         """Copy the elements of a view one after the other to ``offset``.

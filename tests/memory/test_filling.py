@@ -1,13 +1,14 @@
-"""Shared memory gets its pages from two threads, whatever is there before."""
+"""Shared memory gets its pages with their content, whatever is there before."""
 
 import os
 import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cypar.core._filling import leave_out_huge_pages
 from cypar.core._segment import Segment
 from cypar.core._written_pages import WrittenPages
 
@@ -22,6 +23,14 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="memfd is Linux's")
 def content():
     """Bytes that differ from page to page and are all there, so cause no faults."""
     return np.random.default_rng(3).integers(1, 256, 40 * M, dtype=np.uint8)
+
+
+@pytest.fixture(autouse=True, params=["huge pages", "pages"])
+def kind_of_pages(request):
+    """Both where the system has huge ones that are free."""
+    leave_out_huge_pages(0 if request.param == "huge pages" else 1_000_000)
+    yield
+    leave_out_huge_pages(0)
 
 
 @pytest.fixture
@@ -55,7 +64,7 @@ def check(segment, offset, source):
 
 
 @linux
-@settings(max_examples=30)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     offset=st.integers(0, 3 * PAGE),
     begin=st.integers(0, 2 * PAGE),
@@ -123,3 +132,19 @@ def test_memory_is_as_any_other_afterwards(segment, content):
     assert segment.read(TWO_THREADS - 50, 100) == (
         content[TWO_THREADS - 50 : TWO_THREADS].tobytes() + bytes(50)
     )
+
+
+@linux
+def test_beside_other_pieces_of_a_slab(segment, content):
+    """The first huge page begins before the piece, and may hold another one."""
+    segment.reserve(3 * TWO_THREADS)
+    segment.write(0, content.ctypes.data, 1000, False)
+    offset = 1 << 10
+    source = content[: 5 * M + 77]
+    segment.write(offset, source.ctypes.data, source.nbytes, False)
+    after = offset + source.nbytes + 11
+    segment.write(after, content.ctypes.data, TWO_THREADS, True)
+    assert segment.read(0, 1000) == content[:1000].tobytes()
+    assert segment.read(offset, source.nbytes) == source.tobytes()
+    assert segment.read(after, TWO_THREADS) == content[:TWO_THREADS].tobytes()
+    assert segment.read(after - 11, 11) == bytes(11)
