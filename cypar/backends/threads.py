@@ -39,7 +39,7 @@ class ThreadBackend(Backend):
     def run(self, call):
         call.explain = _explain
         call.source.pace = _pace(call.options)
-        call.source.packs_kernels = True
+        call.source.for_threads = True
         call.source.fill()
         if call.outcomes.done or call.stopping:
             return

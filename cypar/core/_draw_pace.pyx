@@ -13,9 +13,9 @@ iterator is never asked for more than the workers need.
 Thread safety: used under the GIL by the thread that holds the ``drawing`` flag.
 """
 
-cdef double WINDOW_NS = 2e6
-cdef double BURST_NS = 100e3
-cdef Py_ssize_t MAX_WINDOW = 256   # tasks; with 4096 live tuples GC costs as much
+cdef double WINDOW_NS = 5e6
+cdef double BURST_NS = 200e3
+cdef Py_ssize_t MAX_WINDOW = 1024  # tasks; more of them leave the cache
 cdef Py_ssize_t MAX_GROWTH = 4
 cdef Py_ssize_t MIN_SAMPLE = 16    # finished tasks between two looks at the clock
 

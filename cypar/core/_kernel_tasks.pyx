@@ -105,6 +105,7 @@ cdef int take_more(Call call, Chunk* chunk) except -1:
     cdef TaskSource source = call.source
     cdef Py_ssize_t index = 0
     cdef PyObject* task
+    cdef PyObject* function = NULL
     if call.kernel_chunk == 0:
         call.kernel_chunk = max(1, <Py_ssize_t>call.options.batch_size)
     if call.outcomes.hook is not None or call.options.timeout_s is not None:
@@ -113,7 +114,7 @@ cdef int take_more(Call call, Chunk* chunk) except -1:
         task = source.peek()
         if task == NULL or Py_TYPE(<object>task) != kernel_hooks.packed_type:
             break
-        task = source.pop(&index)
+        task = source.pop(&index, &function)  # a packed one has none
         if task == NULL:
             break
         add(chunk, index, task)

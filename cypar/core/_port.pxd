@@ -1,4 +1,4 @@
-"""The only `cdef extern` of the project: what _port.h offers."""
+"""The only `cdef extern` of the project: what _port.h offers, and Python itself."""
 
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -85,3 +85,11 @@ cdef extern from "_port.h" nogil:
     int pthread_mutex_unlock(pthread_mutex_t* mutex) noexcept
     int pthread_mutex_destroy(pthread_mutex_t* mutex) noexcept
     int pthread_join(pthread_t thread, void** value) noexcept
+
+
+# Cython has no declaration of these that take a borrowed reference.
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(PyObject*)
+    void PyObject_GC_Track(PyObject*)
+    void PyObject_GC_UnTrack(PyObject*)
+    int PyObject_GC_IsTracked(PyObject*)

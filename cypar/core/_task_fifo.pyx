@@ -4,7 +4,7 @@ Thread safety: every method runs under the GIL and does not release it.
 """
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from cpython.ref cimport Py_INCREF, PyObject, Py_XDECREF
+from cpython.ref cimport Py_INCREF, PyObject, Py_XDECREF, Py_XINCREF
 
 
 cdef class TaskFifo:
@@ -12,7 +12,7 @@ cdef class TaskFifo:
 
     def __cinit__(self):
         self.capacity = 64
-        self.ring = <PyObject**>PyMem_Malloc(self.capacity * sizeof(PyObject*))
+        self.ring = <Waiting*>PyMem_Malloc(self.capacity * sizeof(Waiting))
         if self.ring == NULL:
             raise MemoryError()
 
@@ -21,12 +21,13 @@ cdef class TaskFifo:
             self.clear()
             PyMem_Free(self.ring)
 
-    cdef int push(self, object payload) except -1:
+    cdef int push(self, object payload, PyObject* function) except -1:
         """Put one task behind all others."""
-        cdef PyObject** ring
+        cdef Waiting* ring
+        cdef Waiting* place
         cdef Py_ssize_t i
         if self.pending == self.capacity:
-            ring = <PyObject**>PyMem_Malloc(2 * self.capacity * sizeof(PyObject*))
+            ring = <Waiting*>PyMem_Malloc(2 * self.capacity * sizeof(Waiting))
             if ring == NULL:
                 raise MemoryError()
             for i in range(self.pending):
@@ -36,22 +37,28 @@ cdef class TaskFifo:
             self.head = 0
             self.capacity *= 2
         Py_INCREF(payload)  # given back by whoever shifts it, or `clear`
-        self.ring[(self.head + self.pending) & (self.capacity - 1)] = <PyObject*>payload
+        Py_XINCREF(function)
+        place = &self.ring[(self.head + self.pending) & (self.capacity - 1)]
+        place.payload = <PyObject*>payload
+        place.function = function
         self.pending += 1
         return 0
 
     cdef PyObject* peek(self) noexcept:
-        """The oldest task (a borrowed reference), or NULL."""
-        return self.ring[self.head] if self.pending else NULL
+        """What the oldest task has as a payload (a borrowed reference), or NULL."""
+        return self.ring[self.head].payload if self.pending else NULL
 
-    cdef PyObject* shift(self) noexcept:
-        """Take out the oldest task, whose reference is the caller's now."""
-        cdef PyObject* payload = self.ring[self.head]
+    cdef Waiting shift(self) noexcept:
+        """Take out the oldest task, whose references are the caller's now."""
+        cdef Waiting task = self.ring[self.head]
         self.head = (self.head + 1) & (self.capacity - 1)
         self.pending -= 1
-        return payload
+        return task
 
     cdef void clear(self) noexcept:
         """Drop all tasks."""
+        cdef Waiting task
         while self.pending:
-            Py_XDECREF(self.shift())
+            task = self.shift()
+            Py_XDECREF(task.payload)
+            Py_XDECREF(task.function)

@@ -13,7 +13,7 @@ cdef class TaskSource(TaskFifo):
     cdef object draw_context          # copy of the caller's contextvars, for draws
     cdef Call call
     cdef public object capture        # (index, task) -> payload, right after a draw
-    cdef public bint packs_kernels    # tasks that are kernels are packed when drawn
+    cdef public bint for_threads      # kernels are packed, other calls taken apart
     cdef list returned                # heap of (index, payload) given back
     cdef readonly Py_ssize_t drawn    # tasks drawn so far
     cdef readonly Py_ssize_t window   # tasks that may be drawn but not finished
@@ -25,7 +25,8 @@ cdef class TaskSource(TaskFifo):
 
     cdef bint has_room(self) noexcept
     cdef bint may_start(self) noexcept
-    cdef PyObject* pop(self, Py_ssize_t* index) noexcept
+    cdef int append(self, tuple task) except -1
+    cdef PyObject* pop(self, Py_ssize_t* index, PyObject** function) noexcept
     cdef int advance(self) except -1
     cdef int refill(self, Py_ssize_t enough) except -1
     cdef int draw_ahead(self) except -1

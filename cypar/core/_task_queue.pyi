@@ -17,7 +17,7 @@ def as_task(
 
 class TaskSource(TaskFifo):
     capture: Callable[[int, Any], Any] | None
-    packs_kernels: bool
+    for_threads: bool
     pace: DrawPace | None
     @property
     def drawn(self) -> int: ...

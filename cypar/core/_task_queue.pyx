@@ -34,14 +34,12 @@ from libc.stdint cimport int64_t, uint32_t
 
 from cypar.core._helper_threads cimport SPIN_NS, Parker
 from cypar.core._port cimport (
-    port_add32, port_load32, port_monotonic_ns, port_park, port_spin_step, port_store32,
-    port_unpark,
+    Py_REFCNT, PyObject_GC_UnTrack, port_add32, port_load32, port_monotonic_ns,
+    port_park, port_spin_step, port_store32, port_unpark,
 )
+from cypar.core._task_fifo cimport Waiting
 
 from cypar.core.errors import TaskError, label
-
-cdef extern from "Python.h":
-    void PyObject_GC_UnTrack(PyObject*)
 
 
 class _Marker:
@@ -138,16 +136,36 @@ cdef class TaskSource(TaskFifo):
         outcomes.starved = True
         return False
 
-    cdef PyObject* pop(self, Py_ssize_t* index) noexcept:
-        """The oldest task (the caller owns the reference), or NULL."""
-        cdef PyObject* payload
+    cdef PyObject* pop(self, Py_ssize_t* index, PyObject** function) noexcept:
+        """The oldest task (the caller owns the references), or NULL.
+
+        ``function`` becomes NULL unless the task was taken apart; see `append`.
+        """
+        cdef Waiting task
         while self.pending and self.may_start():
             index[0] = self.drawn - self.pending
-            payload = self.shift()
-            if payload != <PyObject*>_SKIP:
-                return payload
-            Py_XDECREF(payload)
+            task = self.shift()
+            if task.payload != <PyObject*>_SKIP:
+                function[0] = task.function
+                return task.payload
+            Py_XDECREF(task.payload)
         return NULL
+
+    cdef int append(self, tuple task) except -1:
+        """Put a task into the FIFO; for threads, only its function and arguments.
+
+        The thread that draws then frees the rest, which it has in its cache; to the
+        one that runs the task, each object is one more wait for memory, with the GIL.
+        """
+        cdef PyObject* args
+        if not self.for_threads or len(<dict>task[2]) != 0:
+            self.push(task, NULL)
+            return 0
+        args = <PyObject*>task[1]
+        if Py_REFCNT(args) == 1 and Py_REFCNT(<PyObject*>task) == 1:
+            PyObject_GC_UnTrack(args)  # nobody else's: no cycle goes through it
+        self.push(<tuple>args, <PyObject*>task[0])
+        return 0
 
     cdef int advance(self) except -1:
         """Draw one task into the FIFO. The caller holds the ``drawing`` flag."""
@@ -167,26 +185,27 @@ cdef class TaskSource(TaskFifo):
             self.call.fail(exc)
             return 0
         index = self.drawn
-        if self.capture is not None or (self.packs_kernels and is_kernel(item)):
+        if self.capture is not None or (self.for_threads and is_kernel(item)):
             try:
                 if self.capture is None:
-                    item = kernel_hooks.pack(item)
+                    self.push(kernel_hooks.pack(item), NULL)
                 else:
-                    item = self.capture(index, item)
+                    self.push(self.capture(index, item), NULL)
             except BaseException as exc:
                 if not isinstance(exc, Exception):  # Ctrl-C, not the task's failure
                     self.call.fail(exc)
                     return 0
                 # counted as a task that failed before it was sent; the FIFO holds
                 # the last drawn tasks without a gap, so something takes its place
-                self.push(_SKIP)
+                self.push(_SKIP, NULL)
                 self.drawn += 1
                 self.call.outcomes.drew(index)
                 self.call.outcomes.fail_unsent(
                     index, exc, item, self.capture is not None
                 )
                 return 1
-        self.push(item)
+        else:
+            self.append(item)
         self.drawn += 1
         self.call.outcomes.drew(index)
         return 1
@@ -242,6 +261,7 @@ cdef class TaskSource(TaskFifo):
         cdef tuple task
         cdef Py_ssize_t index = 0
         cdef PyObject* payload
+        cdef PyObject* function = NULL
         while self.returned and len(tasks) < k:
             tasks.append(heappop(self.returned))
         if self.pending < k - len(tasks):
@@ -249,7 +269,7 @@ cdef class TaskSource(TaskFifo):
         if self.call.stop_state == ABORT:
             return _END
         while len(tasks) < k:
-            payload = self.pop(&index)
+            payload = self.pop(&index, &function)
             if payload == NULL:
                 break
             task = (index, <object>payload)

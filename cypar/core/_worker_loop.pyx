@@ -12,10 +12,12 @@ import threading
 
 from cpython.contextvars cimport PyContext_Copy, PyContext_Enter, PyContext_Exit
 from cpython.object cimport Py_TYPE, PyObject_Call, PyObject_CallObject
-from cpython.ref cimport PyObject, Py_DECREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
 
 from cypar.core._helper_threads cimport Parker
-from cypar.core._port cimport port_monotonic_ns
+from cypar.core._port cimport (
+    Py_REFCNT, PyObject_GC_IsTracked, PyObject_GC_Track, port_monotonic_ns,
+)
 from cypar.core._task_queue cimport Call, Outcomes, TaskSource, kernel_hooks
 
 from cypar.core._task_queue import as_task
@@ -30,6 +32,31 @@ cdef object _call(tuple task):
     if len(<dict>task[2]) == 0:
         return PyObject_CallObject(<object>task[0], <tuple>task[1])
     return PyObject_Call(<object>task[0], <tuple>task[1], <dict>task[2])
+
+
+# A claimed task is what `TaskSource.append` made of it: its arguments and its function,
+# or, if that is NULL, all of it in one tuple.
+
+
+cdef tuple _whole(tuple payload, PyObject* function):
+    """The task as it was drawn."""
+    return payload if function == NULL else (<object>function, payload, {})
+
+
+cdef object _call_claimed(tuple payload, PyObject* function):
+    if function == NULL:
+        return _call(payload)
+    return PyObject_CallObject(<object>function, payload)
+
+
+cdef int _release(PyObject* payload, PyObject* function) except -1:
+    """Let go of a task that has run, or will not."""
+    if function != NULL and Py_REFCNT(payload) > 1:
+        if not PyObject_GC_IsTracked(payload):
+            PyObject_GC_Track(payload)  # the function has kept them
+    Py_DECREF(<object>payload)
+    Py_XDECREF(function)
+    return 0
 
 
 def is_worker_thread():
@@ -82,12 +109,12 @@ cdef int _loop(Call call, Parker me) except -1:
     cdef Py_ssize_t index = 0, size = max(1, <Py_ssize_t>call.options.batch_size)
     cdef bint timed = call.options.timeout_s is not None
     cdef PyObject* payload
-    cdef tuple task
+    cdef PyObject* function = NULL
     cdef list batch = []
     if timed:
         size = 1  # no task waits behind one that may turn out to be late
     while call.stop_state == 0:
-        payload = source.pop(&index)
+        payload = source.pop(&index, &function)
         if payload == NULL:
             if _draw_more(source, outcomes):
                 continue
@@ -104,26 +131,16 @@ cdef int _loop(Call call, Parker me) except -1:
             continue
         if Py_TYPE(<object>payload) == kernel_hooks.packed_type:
             kernel_hooks.run(call, me, index, payload)
-            if timed and me in call.late:
-                call.late.remove(me)
-                break
-            if outcomes.hook is None and source.pending <= source.low:
-                source.draw_ahead()
-            continue
-        task = <tuple>payload
-        Py_DECREF(task)  # the FIFO's reference; the name holds its own
-        if size == 1:
+        elif size == 1:
             if source.pending:
                 call.wake_one()
-            _run(call, outcomes, me, index, task, timed)
-            task = None  # a sleeping worker keeps no arguments alive
-            if timed and me in call.late:
-                call.late.remove(me)
-                break  # another thread has taken its place
+            _run(call, outcomes, me, index, payload, function, timed)
         else:
-            batch.append((index, task))
-            task = None
+            _claim(batch, index, payload, function)
             _run_batch(call, outcomes, me, batch, size, timed)
+        if timed and me in call.late:
+            call.late.remove(me)
+            break  # another thread has taken its place
         # with a hook, put() has drawn one more already
         if outcomes.hook is None and source.pending <= source.low:
             source.draw_ahead()
@@ -142,15 +159,15 @@ cdef int _draw_more(TaskSource source, Outcomes outcomes) except -1:
 
 
 cdef int _run(Call call, Outcomes outcomes, Parker me, Py_ssize_t index,
-              tuple task, bint timed) except -1:
-    """Run one claimed task and store its outcome."""
+              PyObject* payload, PyObject* function, bint timed) except -1:
+    """Run one claimed task, release it, and store its outcome."""
     cdef object value
     if timed:
-        call.timed[index] = task
+        call.timed[index] = _whole(<tuple>payload, function)
         me.started_ns = port_monotonic_ns()
         me.task_index = index
     try:
-        value = _call(task)
+        value = _call_claimed(<tuple>payload, function)
     except BaseException as exc:
         if timed:
             _ran(call, me, index)
@@ -158,9 +175,11 @@ cdef int _run(Call call, Outcomes outcomes, Parker me, Py_ssize_t index,
             call.fail(exc)  # Ctrl-C, where the caller itself works
             return 0
         if call.explain is not None:
-            exc = call.explain(exc, task)
+            exc = call.explain(exc, _whole(<tuple>payload, function))
         outcomes.put_error(index, exc)
         return 0
+    finally:
+        _release(payload, function)  # a sleeping worker keeps no arguments alive
     if timed:
         _ran(call, me, index)
     outcomes.put(index, value, -1)
@@ -179,22 +198,35 @@ cdef int _run_batch(Call call, Outcomes outcomes, Parker me, list batch,
     cdef TaskSource source = call.source
     cdef Py_ssize_t index = 0
     cdef PyObject* payload
+    cdef PyObject* function = NULL
     cdef tuple task
     while len(batch) < size:
         if source.pending == 0 and not _draw_more(source, outcomes):
             break
-        payload = source.pop(&index)
+        payload = source.pop(&index, &function)
         if payload == NULL:
             break
-        batch.append((index, <object>payload))
-        Py_DECREF(<object>payload)
+        _claim(batch, index, payload, function)
     if source.pending:
         call.wake_one()
     batch.reverse()
     while batch and call.stop_state == 0:
         index, task = batch.pop()
-        _run(call, outcomes, me, index, task, timed)
+        Py_INCREF(task)  # given back by _run
+        payload = <PyObject*>task
+        task = None
+        _run(call, outcomes, me, index, payload, NULL, timed)
     batch.clear()
+    return 0
+
+
+cdef int _claim(list batch, Py_ssize_t index, PyObject* payload,
+                PyObject* function) except -1:
+    """Add a task that was taken from the FIFO to a batch."""
+    try:
+        batch.append((index, _whole(<tuple>payload, function)))
+    finally:
+        _release(payload, function)
     return 0
 
 

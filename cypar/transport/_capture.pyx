@@ -17,6 +17,7 @@ from _pickle import dumps as _c_dumps
 from cpython.object cimport PyObject
 
 from cypar.core._plain cimport is_immutable
+from cypar.core._port cimport PyObject_GC_UnTrack
 from cypar.core._watch cimport Watch
 
 from cypar.core._parcel import Parcel
@@ -26,8 +27,6 @@ from cypar.transport.functions import PackedRef
 from cypar.transport.memory import RAW_BYTES as _RAW
 from cypar.transport.pieces import DELTA as _DELTA, PACKED as _PACKED, TASK
 
-cdef extern from "Python.h":
-    void PyObject_GC_UnTrack(PyObject*)
 
 cdef object _pack_task = TASK.pack
 cdef dict _settings = vars(settings)

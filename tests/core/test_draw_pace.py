@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from cypar import Parallel, delayed
 from cypar.core._draw_pace import DrawPace
 
-MAX_WINDOW = 256
-WINDOW_NS = 2e6
-BURST_NS = 100e3
+MAX_WINDOW = 1024
+WINDOW_NS = 5e6
+BURST_NS = 200e3
 
 
 class PlainPace:

@@ -169,3 +169,69 @@ def test_no_context_is_left_entered(make_call):
     call.task_context = context
     work(call, Parker())
     assert context.run(lambda: "free") == "free"
+
+
+@pytest.mark.usefixtures("no_gc")
+@pytest.mark.parametrize("options", [{}, {"batch_size": 3}, {"timeout": 30}])
+@pytest.mark.parametrize("return_as", ["list", "generator_unordered"])
+def test_positional_arguments_die_with_the_callers_names(
+    return_as, options, helpers_parked
+):
+    """Tasks without keywords wait in parts."""
+    arguments = [Thing() for _ in range(50)]
+    references = [weakref.ref(x) for x in arguments]
+    parallel = Parallel(2, backend="threading", return_as=return_as, **options)
+    n = len(list(parallel(delayed(make_thing)(x) for x in arguments)))
+    helpers_parked()
+    del arguments
+    assert n == 50
+    assert alive(references) == []
+
+
+def fail(x):
+    raise ValueError
+
+
+@pytest.mark.parametrize("function", [fail, abs])
+@pytest.mark.parametrize("options", [{}, {"batch_size": 3}, {"timeout": 30}])
+def test_counts_of_what_threads_take_apart(function, options):
+    argument = 10.5 if function is abs else Thing()
+    task = delayed(function)(argument)
+
+    def run():
+        parallel = Parallel(2, backend="threading", **options)
+        try:
+            parallel((function, (argument,), {}) for _ in range(7))
+            parallel([task] * 7)
+        except ValueError:
+            pass
+
+    watched = [function, argument, task, task[1], task[2]]
+    run()
+    gc.collect()
+    before = [sys.getrefcount(obj) for obj in watched]
+    for _ in range(100):
+        run()
+    gc.collect()
+    after = [sys.getrefcount(obj) for obj in watched]
+    growth = [a - b for a, b in zip(after, before, strict=True)]
+    assert max(map(abs, growth)) < 50, growth
+
+
+def test_arguments_that_a_function_keeps_are_seen_by_the_collector():
+    """An exception's `args` is the very tuple; a cycle through it must be found."""
+    things = [Thing() for _ in range(4)]
+    references = [weakref.ref(x) for x in things]
+    errors = Parallel(2, backend="threading")(delayed(ValueError)(x) for x in things)
+    for thing, error in zip(things, errors, strict=True):
+        thing.error = error
+    assert all(gc.is_tracked(error.args) for error in errors)
+    del things, thing, errors, error
+    gc.collect()
+    assert alive(references) == []
+
+
+def test_the_users_own_tasks_stay_visible_to_the_collector():
+    tasks = [delayed(make_thing)([]) for _ in range(4)]
+    Parallel(2, backend="threading")(tasks)
+    assert all(gc.is_tracked(task) and gc.is_tracked(task[1]) for task in tasks)
