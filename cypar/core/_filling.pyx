@@ -251,7 +251,7 @@ cdef struct Filling:
 cdef int fill_block(
     Filling* job, size_t begin, size_t n, bint write
 ) noexcept nogil:
-    """Make pages from a copy; where the kernel cannot do that, write or take the faults.
+    """Make pages from a copy; where it cannot be, write or take the faults.
 
     With a filler there must be no fault: it would wait for ever.
     """
