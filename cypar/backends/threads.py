@@ -39,7 +39,11 @@ class ThreadBackend(Backend):
     def run(self, call):
         call.explain = _explain
         call.source.pace = _pace(call.options)
-        call.source.for_threads = True
+        call.source.packs_kernels = True
+        # with either of these, the whole task is needed again
+        call.source.takes_apart = (
+            call.options.batch_size <= 1 and call.options.timeout_s is None
+        )
         call.source.fill()
         if call.outcomes.done or call.stopping:
             return

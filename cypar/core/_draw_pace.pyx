@@ -33,7 +33,7 @@ cdef class DrawPace:
     >>> from cypar.core._draw_pace import DrawPace
     >>> pace = DrawPace(4)
     >>> [pace.observe(n, n * 1000) for n in (1, 101, 201, 301, 401)]
-    [1, 4, 16, 64, 64]
+    [1, 4, 16, 64, 256]
     """
 
     def __cinit__(self, Py_ssize_t pre_dispatch):

@@ -28,11 +28,12 @@ import sys
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uintptr_t
 from libc.string cimport memcpy
-from posix.unistd cimport close, pwrite
+from posix.unistd cimport pwrite
 
 from cypar.core._port cimport (
-    port_add32, port_allocate, port_collapse, port_fill_pages, port_filler,
-    port_monotonic_ns, port_thread_start, pthread_join, pthread_mutex_destroy,
+    port_add32, port_allocate, port_cas32, port_collapse, port_end_filler,
+    port_fill_pages, port_filler, port_load32, port_monotonic_ns, port_store32,
+    port_thread_start, pthread_join, pthread_mutex_destroy,
     pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,
     pthread_t,
 )
@@ -46,7 +47,7 @@ cdef size_t WORTH_HUGE = 4 << 20     # bytes
 # UFFDIO_COPY and write() take 0.5 to 1 ms for as much; a huge page usually 0.2.
 cdef int64_t SLOW_NS = 1_000_000     # for a huge page
 cdef int64_t SLACK_NS = 3_000_000    # for what else runs on this processor
-cdef int MAX_LEFT_OUT = 64           # copies
+cdef uint32_t MAX_LEFT_OUT = 64      # copies
 
 
 cdef int read_huge_page_size() except -1:
@@ -60,10 +61,9 @@ cdef int read_huge_page_size() except -1:
         return 0
 
 
-# Read and written by any thread; what it decides is only which way is faster.
 cdef bint _has_huge_pages = <size_t>read_huge_page_size() == HUGE_PAGE
-cdef int _left_out = 0   # copies that the last failure was answered with
-cdef int _to_leave_out = 0
+cdef uint32_t _left_out = 0      # copies that the last failure was answered with
+cdef uint32_t _to_leave_out = 0  # of these, how many are to come
 
 cdef volatile uint8_t _sink = 0  # keeps the compiler from dropping reads
 
@@ -135,6 +135,8 @@ cdef void copy_ready(char* target, const char* source, size_t n, size_t n_touche
 cdef struct HugeFilling:
     char* target
     const char* source
+    int fd                 # of the file that the target maps
+    int64_t offset         # of the target in it
     char* end              # of the last whole huge page
     pthread_mutex_t lock   # of what follows; copying needs no lock
     char* next             # where the next block begins
@@ -149,14 +151,23 @@ cdef size_t make_huge(HugeFilling* job) noexcept nogil:
     The caller holds the lock: two threads at it would wait for each other in the
     kernel, while one of them could copy.
     """
-    cdef size_t size = min(HUGE_BLOCK, <size_t>(job.end - job.next))
+    cdef size_t size = min(HUGE_BLOCK, <size_t>(job.end - job.next)), i = 0
     cdef int64_t begin
-    if job.stopped or size == 0:
+    if job.stopped or job.next >= job.end:
         return 0
     if job.n_made == 0:
         size = HUGE_PAGE  # a trial
     begin = port_monotonic_ns()
-    touch(job.next, size, HUGE_PAGE)  # nothing at all cannot be put on a huge page
+    # Nothing at all cannot be put on a huge page: one page of each must be there. It is
+    # allocated first, since a fault that finds no space is a SIGBUS.
+    while not job.stopped and i < size:
+        job.stopped = port_allocate(
+            job.fd, job.offset + (job.next - job.target) + <int64_t>i, PAGE
+        ) != 0
+        i += HUGE_PAGE
+    if job.stopped:
+        return 0
+    touch(job.next, size, HUGE_PAGE)
     if port_collapse(job.next, size) != 0:
         job.stopped = True
         return 0
@@ -186,22 +197,43 @@ cdef void* fill_huge_blocks(void* argument) noexcept nogil:
         memcpy(begin, job.source + (begin - job.target), size)
 
 
-cdef size_t fill_huge(char* target, const char* source, size_t n,
-                      bint two_threads) noexcept nogil:
-    """Copy to new huge pages, from the front; returns how many bytes are done."""
+cdef bint may_try_huge() noexcept nogil:
+    cdef uint32_t left = port_load32(&_to_leave_out)
+    while left > 0:
+        if port_cas32(&_to_leave_out, left, left - 1):
+            return False
+        left = port_load32(&_to_leave_out)
+    return _has_huge_pages
+
+
+cdef size_t to_huge_page(const char* target, int64_t offset) noexcept nogil:
+    """How many bytes to write in another way before huge pages can begin.
+
+    In the middle of a huge page, the rest of it may be what another thread fills. At the
+    beginning of the file there is only what is too small for that.
+    """
+    if <size_t>offset < PAGE:
+        return 0
+    return (HUGE_PAGE - <uintptr_t>target % HUGE_PAGE) % HUGE_PAGE
+
+
+cdef size_t fill_huge(char* target, int fd, int64_t offset, const char* source,
+                      size_t n, bint two_threads) noexcept nogil:
+    """Copy to new huge pages, from the front; returns how many bytes are done.
+
+    ``target`` is where a huge page begins, or nearly.
+    """
     cdef HugeFilling job
     cdef pthread_t thread
     cdef uintptr_t mask = ~<uintptr_t>(HUGE_PAGE - 1)
     cdef bint helped = False
-    global _to_leave_out, _left_out
-    if not _has_huge_pages:
-        return 0
-    if _to_leave_out > 0:
-        _to_leave_out -= 1
+    if not may_try_huge():
         return 0
     job.target = target
     job.source = source
-    # What is before the target in its huge page, if anything, stays what it is.
+    job.fd = fd
+    job.offset = offset
+    # The few bytes before the target, if any, stay what they are.
     job.next = <char*>(<uintptr_t>target & mask)
     job.end = <char*>(<uintptr_t>(target + n) & mask)
     job.stopped = False
@@ -215,23 +247,24 @@ cdef size_t fill_huge(char* target, const char* source, size_t n,
         pthread_join(thread, NULL)
     pthread_mutex_destroy(&job.lock)
     if job.stopped:
-        _left_out = min(2 * _left_out + 1, MAX_LEFT_OUT)
-        _to_leave_out = _left_out
+        port_store32(
+            &_left_out, min(2 * port_load32(&_left_out) + 1, MAX_LEFT_OUT)
+        )
+        port_store32(&_to_leave_out, port_load32(&_left_out))
     else:
-        _left_out = 0
+        port_store32(&_left_out, 0)
     return job.next - target if job.next > target else 0
 
 
-def leave_out_huge_pages(int n_copies):
+def leave_out_huge_pages(uint32_t n_copies):
     """Do without huge pages for that many large copies; 0: try with the next one.
 
     Examples
     --------
     >>> leave_out_huge_pages(0)
     """
-    global _to_leave_out, _left_out
-    _to_leave_out = n_copies
-    _left_out = 0
+    port_store32(&_to_leave_out, n_copies)
+    port_store32(&_left_out, 0)
 
 
 # ---- pages of the usual size ---------------------------------------------------------
@@ -245,7 +278,8 @@ cdef struct Filling:
     int64_t offset         # of the target in it
     int filler             # descriptor to make pages with, or negative
     uint32_t taken         # blocks that one of the two threads has taken
-    int status             # of the thread that fills from the end
+    uint32_t unmapped      # 1: some pages are there and not mapped
+    uint32_t failed        # errno of the thread that fills from the end
 
 
 cdef int fill_block(
@@ -262,6 +296,7 @@ cdef int fill_block(
         ) == 0:
             return 0
         # A page is there already, or there is no space, which writing finds out again.
+        port_store32(&job.unmapped, 1)
     elif not write:
         memcpy(job.target + begin, job.source + begin, n)
         return 0
@@ -276,10 +311,12 @@ cdef void* fill_from_the_end(void* argument) noexcept nogil:
     cdef Filling* job = <Filling*>argument
     cdef size_t n_blocks = (job.n + BLOCK - 1) // BLOCK, begin
     cdef size_t last = n_blocks
-    while job.status == 0 and port_add32(&job.taken, 1) < n_blocks:
+    cdef int status = 0
+    while status == 0 and port_add32(&job.taken, 1) < n_blocks:
         last -= 1
         begin = last * BLOCK
-        job.status = fill_block(job, begin, min(BLOCK, job.n - begin), False)
+        status = fill_block(job, begin, min(BLOCK, job.n - begin), False)
+    port_store32(&job.failed, <uint32_t>-status)
     return NULL
 
 
@@ -304,12 +341,13 @@ cdef int fill_usual(char* target, int fd, int64_t offset, const char* source, si
     job.fd = fd
     job.offset = offset + <int64_t>head
     job.taken = 0
-    job.status = 0
+    job.unmapped = 0
+    job.failed = 0
     job.filler = port_filler(<uintptr_t>job.target, job.n)
     n_blocks = (job.n + BLOCK - 1) // BLOCK
+    is_mapped[0] = False
     if port_thread_start(&thread, &fill_from_the_end, &job) != 0:
         status = write_all(fd, offset, source, n)
-        is_mapped[0] = False
     else:
         status = write_all(fd, offset, source, head)
         if status == 0:
@@ -319,13 +357,17 @@ cdef int fill_usual(char* target, int fd, int64_t offset, const char* source, si
         while status == 0 and port_add32(&job.taken, 1) < n_blocks:
             status = fill_block(&job, done, min(BLOCK, job.n - done), True)
             done += BLOCK
+            if status == 0:
+                status = -<int>port_load32(&job.failed)
         if status != 0:
             port_add32(&job.taken, <uint32_t>n_blocks)  # the other one stops, too
         pthread_join(thread, NULL)
-        is_mapped[0] = job.filler >= 0
+        if status == 0:
+            status = -<int>job.failed
+        is_mapped[0] = job.filler >= 0 and job.unmapped == 0
     if job.filler >= 0:
-        close(job.filler)
-    return status if status != 0 else job.status
+        port_end_filler(job.filler, <uintptr_t>job.target, job.n)
+    return status
 
 
 # ---- both --------------------------------------------------------------------------
@@ -340,25 +382,35 @@ cdef int fill(char* target, int fd, int64_t offset, const char* source, size_t n
     afterwards it is how many are. ``in_memory``: not a file on some disk, where a page
     fault may be a SIGBUS.
     """
-    cdef bint is_mapped = False
+    cdef bint is_mapped = True, was_mapped
     cdef int status = 0
-    cdef size_t done = min(n, n_ready)
+    cdef size_t done = min(n, n_ready), head
     two_threads = two_threads and in_memory
     if done:
         copy_ready(target, source, done, min(done, n_touched[0]), two_threads)
+    n_touched[0] = done
     if in_memory and n - done >= WORTH_HUGE:
+        head = to_huge_page(target + done, offset + <int64_t>done)
+        if head:
+            status = write_all(fd, offset + <int64_t>done, source + done, head)
+            if status != 0:
+                return status
+            done += head
+            is_mapped = False
         done += fill_huge(
-            target + done, source + done, n - done,
+            target + done, fd, offset + <int64_t>done, source + done, n - done,
             two_threads and n - done >= TWO_THREADS,
         )
-    n_touched[0] = done
+        if is_mapped:
+            n_touched[0] = done
     target += done
     offset += <int64_t>done
     source += done
     n -= done
     if two_threads and n >= TWO_THREADS:
+        was_mapped = is_mapped
         status = fill_usual(target, fd, offset, source, n, &is_mapped)
-        if is_mapped:
+        if is_mapped and was_mapped:
             n_touched[0] += n
     elif n:
         status = write_all(fd, offset, source, n)

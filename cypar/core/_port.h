@@ -372,27 +372,25 @@ static inline int port_punch(int fd, int64_t size) {
 static inline void *port_map_shared(int fd, size_t size) {
     uintptr_t huge = 2u << 20, begin, end, wanted;
     void *base;
-    if (size < 2 * huge) {
-        base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        return base == MAP_FAILED ? NULL : base;
+    if (size >= 2 * huge) {
+        base = mmap(NULL, size + huge, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (base != MAP_FAILED) {
+            begin = (uintptr_t)base;
+            end = begin + size + huge;
+            wanted = (begin + huge - 1) & ~(huge - 1);
+            base = mmap((void *)wanted, size, PROT_READ | PROT_WRITE,
+                        MAP_SHARED | MAP_FIXED, fd, 0);
+            /* if it failed, what is between the two may be another thread's by now */
+            if (wanted > begin)
+                munmap((void *)begin, wanted - begin);
+            if (end > wanted + size)
+                munmap((void *)(wanted + size), end - wanted - size);
+            if (base != MAP_FAILED)
+                return base;
+        }
     }
-    base = mmap(NULL, size + huge, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (base == MAP_FAILED)
-        return NULL;
-    begin = (uintptr_t)base;
-    end = begin + size + huge;
-    wanted = (begin + huge - 1) & ~(huge - 1);
-    base = mmap((void *)wanted, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
-                0);
-    if (base == MAP_FAILED) {
-        munmap((void *)begin, end - begin);
-        return NULL;
-    }
-    if (wanted > begin)
-        munmap((void *)begin, wanted - begin);
-    if (end > wanted + size)
-        munmap((void *)(wanted + size), end - wanted - size);
-    return base;
+    base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    return base == MAP_FAILED ? NULL : base;
 }
 /* Put what a mapping of shared memory has in a range on huge pages: Linux >= 6.1. */
 static inline int port_collapse(char *address, size_t size) {
@@ -430,7 +428,7 @@ typedef struct {
 /* A userfaultfd with optional features. */
 static inline int port_userfaultfd(uint64_t features) {
 #if defined(__linux__) && defined(SYS_userfaultfd)
-    /* UFFD_USER_MODE_ONLY: allowed to everyone, and enough, as no fault waits for us */
+    /* UFFD_USER_MODE_ONLY: allowed to everyone, and enough */
     int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | 1);
     struct {
         uint64_t api, features, ioctls;
@@ -470,6 +468,7 @@ static inline int port_watch_fd(void) {
 static inline int port_watch(int fd, uint64_t begin, uint64_t size) {
     return port_register_pages(fd, begin, size, 2 /* UFFDIO_REGISTER_MODE_WP */);
 }
+/* Undo port_register_pages, and wake whoever waits for one of the pages. */
 static inline int port_unwatch(int fd, uint64_t begin, uint64_t size) {
 #ifdef __linux__
     struct {
@@ -544,9 +543,10 @@ static inline int port_is_private(int maps, uint64_t begin, uint64_t end) {
 /* ---- making pages of shared memory with their content: Linux >= 5.11 ----------------
  *
  * A page fault fills a new page with zeros, and write() holds the lock of the file; a
- * userfaultfd makes pages from a copy, without either. */
+ * userfaultfd makes pages from a copy, without either. Until port_end_filler, whoever
+ * touches a page of the range that is not there waits. */
 
-/* A descriptor to make the missing pages of a range with; closing it ends that. */
+/* A descriptor to make the missing pages of a range with. */
 static inline int port_filler(uint64_t begin, uint64_t size) {
     int fd = port_userfaultfd(0), status;
     if (fd < 0)
@@ -558,6 +558,11 @@ static inline int port_filler(uint64_t begin, uint64_t size) {
     }
     return fd;
 }
+/* A process that was forked meanwhile may keep the descriptor open for ever. */
+static inline void port_end_filler(int fd, uint64_t begin, uint64_t size) {
+    port_unwatch(fd, begin, size);
+    close(fd);
+}
 /* Make pages from n bytes at source. *done is how many bytes are there, in any case. */
 static inline int port_fill_pages(int fd, char *target, const char *source, size_t n,
                                   size_t *done) {
@@ -568,8 +573,7 @@ static inline int port_fill_pages(int fd, char *target, const char *source, size
             uint64_t target, source, size, mode;
             int64_t copied;
         } copy = {(uint64_t)(uintptr_t)target + *done,
-                  (uint64_t)(uintptr_t)source + *done, n - *done,
-                  1 /* UFFDIO_COPY_MODE_DONTWAKE */, 0};
+                  (uint64_t)(uintptr_t)source + *done, n - *done, 0, 0};
         if (ioctl(fd, _IOC(_IOC_READ | _IOC_WRITE, 0xAA, 0x03, sizeof(copy)), &copy) == 0)
             copy.copied = (int64_t)copy.size;
         else if (copy.copied <= 0 && errno != EAGAIN && errno != EINTR)

@@ -61,6 +61,7 @@ cdef extern from "_port.h" nogil:
 
     # making pages of shared memory; negative results are -errno
     int port_filler(uint64_t begin, uint64_t size) noexcept
+    void port_end_filler(int fd, uint64_t begin, uint64_t size) noexcept
     int port_fill_pages(int fd, char* target, const char* source, size_t n,
                         size_t* done) noexcept
 

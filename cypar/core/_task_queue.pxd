@@ -13,7 +13,8 @@ cdef class TaskSource(TaskFifo):
     cdef object draw_context          # copy of the caller's contextvars, for draws
     cdef Call call
     cdef public object capture        # (index, task) -> payload, right after a draw
-    cdef public bint for_threads      # kernels are packed, other calls taken apart
+    cdef public bint packs_kernels    # tasks that are kernels are packed when drawn
+    cdef public bint takes_apart      # of others, function and arguments are kept
     cdef list returned                # heap of (index, payload) given back
     cdef readonly Py_ssize_t drawn    # tasks drawn so far
     cdef readonly Py_ssize_t window   # tasks that may be drawn but not finished

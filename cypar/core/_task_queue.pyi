@@ -17,7 +17,8 @@ def as_task(
 
 class TaskSource(TaskFifo):
     capture: Callable[[int, Any], Any] | None
-    for_threads: bool
+    packs_kernels: bool
+    takes_apart: bool
     pace: DrawPace | None
     @property
     def drawn(self) -> int: ...

@@ -152,13 +152,14 @@ cdef class TaskSource(TaskFifo):
         return NULL
 
     cdef int append(self, tuple task) except -1:
-        """Put a task into the FIFO; for threads, only its function and arguments.
+        """Put a task into the FIFO, whole, or its arguments and its function.
 
-        The thread that draws then frees the rest, which it has in its cache; to the
-        one that runs the task, each object is one more wait for memory, with the GIL.
+        In parts with ``takes_apart``, if there are no keywords. The thread that draws
+        then frees the rest, which it has in its cache; to the one that runs the task,
+        each object is one more wait for memory, with the GIL.
         """
         cdef PyObject* args
-        if not self.for_threads or len(<dict>task[2]) != 0:
+        if not self.takes_apart or len(<dict>task[2]) != 0:
             self.push(task, NULL)
             return 0
         args = <PyObject*>task[1]
@@ -185,7 +186,7 @@ cdef class TaskSource(TaskFifo):
             self.call.fail(exc)
             return 0
         index = self.drawn
-        if self.capture is not None or (self.for_threads and is_kernel(item)):
+        if self.capture is not None or (self.packs_kernels and is_kernel(item)):
             try:
                 if self.capture is None:
                     self.push(kernel_hooks.pack(item), NULL)
@@ -205,7 +206,7 @@ cdef class TaskSource(TaskFifo):
                 )
                 return 1
         else:
-            self.append(item)
+            self.append(<tuple>item)  # no other reference: its count is looked at
         self.drawn += 1
         self.call.outcomes.drew(index)
         return 1

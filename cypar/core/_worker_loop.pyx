@@ -34,8 +34,7 @@ cdef object _call(tuple task):
     return PyObject_Call(<object>task[0], <tuple>task[1], <dict>task[2])
 
 
-# A claimed task is what `TaskSource.append` made of it: its arguments and its function,
-# or, if that is NULL, all of it in one tuple.
+# What a claimed task consists of says `TaskSource.append`.
 
 
 cdef tuple _whole(tuple payload, PyObject* function):
@@ -51,9 +50,9 @@ cdef object _call_claimed(tuple payload, PyObject* function):
 
 cdef int _release(PyObject* payload, PyObject* function) except -1:
     """Let go of a task that has run, or will not."""
-    if function != NULL and Py_REFCNT(payload) > 1:
+    if function != NULL and Py_REFCNT(payload) > 1 and len(<tuple>payload) != 0:
         if not PyObject_GC_IsTracked(payload):
-            PyObject_GC_Track(payload)  # the function has kept them
+            PyObject_GC_Track(payload)  # somebody has kept the arguments
     Py_DECREF(<object>payload)
     Py_XDECREF(function)
     return 0
@@ -162,11 +161,11 @@ cdef int _run(Call call, Outcomes outcomes, Parker me, Py_ssize_t index,
               PyObject* payload, PyObject* function, bint timed) except -1:
     """Run one claimed task, release it, and store its outcome."""
     cdef object value
-    if timed:
-        call.timed[index] = _whole(<tuple>payload, function)
-        me.started_ns = port_monotonic_ns()
-        me.task_index = index
     try:
+        if timed:
+            call.timed[index] = _whole(<tuple>payload, function)
+            me.started_ns = port_monotonic_ns()
+            me.task_index = index
         value = _call_claimed(<tuple>payload, function)
     except BaseException as exc:
         if timed:
@@ -203,6 +202,9 @@ cdef int _run_batch(Call call, Outcomes outcomes, Parker me, list batch,
     while len(batch) < size:
         if source.pending == 0 and not _draw_more(source, outcomes):
             break
+        payload = source.peek()
+        if payload != NULL and Py_TYPE(<object>payload) == kernel_hooks.packed_type:
+            break  # it runs in another way
         payload = source.pop(&index, &function)
         if payload == NULL:
             break

@@ -235,3 +235,19 @@ def test_the_users_own_tasks_stay_visible_to_the_collector():
     tasks = [delayed(make_thing)([]) for _ in range(4)]
     Parallel(2, backend="threading")(tasks)
     assert all(gc.is_tracked(task) and gc.is_tracked(task[1]) for task in tasks)
+
+
+def tuples_around(x):
+    return [type(found) for found in gc.get_referrers(x) if type(found) is tuple]
+
+
+def test_waiting_arguments_are_out_of_the_collectors_sight():
+    found = Parallel(2, backend="threading")(
+        delayed(tuples_around)(Thing()) for _ in range(20)
+    )
+    assert found == [[]] * 20
+
+
+def test_the_empty_tuple_stays_untracked():
+    Parallel(2, backend="threading")(delayed(list)() for _ in range(20))
+    assert not gc.is_tracked(())

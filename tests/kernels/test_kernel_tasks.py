@@ -38,6 +38,15 @@ def test_results_are_those_of_direct_calls(
     assert results == [row_sum(row, 5) for row in rows]
 
 
+@pytest.mark.parametrize("batch_size", ["auto", 1, 3])
+def test_beside_python_functions(kernel, batch_size):
+    """A batch ends where a kernel comes."""
+    inc = kernel("inc_b")
+    tasks = [delayed((abs, inc)[i * i % 3])(i) for i in range(50)]
+    results = Parallel(2, prefer="threads", batch_size=batch_size)(tasks)
+    assert results == [function(*args) for function, args, _ in tasks]
+
+
 @pytest.mark.parametrize("return_as", ["generator", "generator_unordered"])
 def test_generators(kernel, rows, return_as):
     row_sum = kernel("row_sum")

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -148,3 +149,46 @@ def test_beside_other_pieces_of_a_slab(segment, content):
     assert segment.read(offset, source.nbytes) == source.tobytes()
     assert segment.read(after, TWO_THREADS) == content[:TWO_THREADS].tobytes()
     assert segment.read(after - 11, 11) == bytes(11)
+
+
+@linux
+def test_a_process_forked_meanwhile_keeps_no_page_back(content):
+    """It has a copy of the descriptor that pages are made with."""
+    ended = threading.Event()
+    segments = []
+
+    def fill_again_and_again():
+        while not ended.is_set():
+            made = Segment()
+            made.reserve(content.nbytes)
+            made.write(0, content.ctypes.data, content.nbytes, True)
+            segments.append(made)
+            if len(segments) > 3:
+                segments.pop(0).close()
+
+    thread = threading.Thread(target=fill_again_and_again)
+    thread.start()
+    ours, theirs = os.pipe()
+    children = []
+    try:
+        for _ in range(8):
+            pid = os.fork()
+            if pid == 0:
+                os.close(theirs)
+                os.read(ours, 1)  # until the parent has looked
+                os._exit(0)
+            children.append(pid)
+        ended.set()
+        thread.join()
+        with open("/proc/self/smaps") as maps:
+            flags = [line.split() for line in maps if line.startswith("VmFlags")]
+    finally:
+        ended.set()
+        os.close(ours)
+        os.close(theirs)
+        for pid in children:
+            os.waitpid(pid, 0)
+    assert not [names for names in flags if "um" in names]
+    for made in segments:
+        check(made, 0, content)
+        made.close()
