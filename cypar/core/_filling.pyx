@@ -209,7 +209,7 @@ cdef bint may_try_huge() noexcept nogil:
 cdef size_t to_huge_page(const char* target, int64_t offset) noexcept nogil:
     """How many bytes to write in another way before huge pages can begin.
 
-    In the middle of a huge page, the rest of it may be what another thread fills. At the
+    In the middle of a huge page, the rest may be what another thread fills. At the
     beginning of the file there is only what is too small for that.
     """
     if <size_t>offset < PAGE:
