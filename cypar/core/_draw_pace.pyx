@@ -13,7 +13,7 @@ iterator is never asked for more than the workers need.
 Thread safety: used under the GIL by the thread that holds the ``drawing`` flag.
 """
 
-cdef double WINDOW_NS = 5e6
+cdef double WINDOW_NS = 2e6
 cdef double BURST_NS = 200e3
 cdef Py_ssize_t MAX_WINDOW = 1024  # tasks; more of them leave the cache
 cdef Py_ssize_t MAX_GROWTH = 4

@@ -10,7 +10,7 @@ from cypar import Parallel, delayed
 from cypar.core._draw_pace import DrawPace
 
 MAX_WINDOW = 1024
-WINDOW_NS = 5e6
+WINDOW_NS = 2e6
 BURST_NS = 200e3
 
 
