@@ -206,16 +206,7 @@ def test_counts_of_what_threads_take_apart(function, options):
         except ValueError:
             pass
 
-    watched = [function, argument, task, task[1], task[2]]
-    run()
-    gc.collect()
-    before = [sys.getrefcount(obj) for obj in watched]
-    for _ in range(100):
-        run()
-    gc.collect()
-    after = [sys.getrefcount(obj) for obj in watched]
-    growth = [a - b for a, b in zip(after, before, strict=True)]
-    assert max(map(abs, growth)) < 50, growth
+    check_counts([function, argument, task, task[1], task[2]], run)
 
 
 def test_arguments_that_a_function_keeps_are_seen_by_the_collector():

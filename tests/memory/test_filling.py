@@ -152,6 +152,7 @@ def test_beside_other_pieces_of_a_slab(segment, content):
 
 
 @linux
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it has threads
 def test_a_process_forked_meanwhile_keeps_no_page_back(content):
     """It has a copy of the descriptor that pages are made with."""
     ended = threading.Event()
@@ -174,9 +175,11 @@ def test_a_process_forked_meanwhile_keeps_no_page_back(content):
         for _ in range(8):
             pid = os.fork()
             if pid == 0:
-                os.close(theirs)
-                os.read(ours, 1)  # until the parent has looked
-                os._exit(0)
+                try:
+                    os.close(theirs)
+                    os.read(ours, 1)  # until the parent has looked
+                finally:
+                    os._exit(0)
             children.append(pid)
         ended.set()
         thread.join()
