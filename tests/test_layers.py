@@ -21,6 +21,7 @@ LAZY = {
     "bz2",
     "cloudpickle",
     "concurrent.futures",
+    "cypar.core._ufunc_tasks",  # of no use without numpy
     "cypar.transport.by_value",  # imports cloudpickle
     "cypar.core.traceback_text",  # needed only after a failure, like the next two
     "cypar.transport.captures",  # imports dis

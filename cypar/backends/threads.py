@@ -13,6 +13,7 @@ call: nested calls can never wait for threads that do not exist.
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 
 from cypar.backends.base import Backend
@@ -40,6 +41,7 @@ class ThreadBackend(Backend):
         call.explain = _explain
         call.source.pace = _pace(call.options)
         call.source.packs_kernels = True
+        call.source.packs_ufuncs = _packs_ufuncs()
         # with either of these, the whole task is needed again
         call.source.takes_apart = (
             call.options.batch_size <= 1 and call.options.timeout_s is None
@@ -56,6 +58,16 @@ class ThreadBackend(Backend):
             _run(call, partial(limits.run, work))
         finally:
             limits.end()
+
+
+def _packs_ufuncs():
+    """Whether NumPy is there, so that calls of its ufuncs may come."""
+    if "numpy" not in sys.modules:
+        return False
+    # of no use without NumPy
+    from cypar.core import _ufunc_tasks
+
+    return _ufunc_tasks.learn()
 
 
 def _n_workers(call):

@@ -3,11 +3,8 @@
 Everything is checked here, with the GIL, before the function is called: types and
 ranges of numbers; dtype, contiguity, alignment, writability and length of buffers.
 
-An exact ndarray is read through its C struct, whose layout NumPy's ABI fixes (and
-`_learn_numpy` verifies): 15 ns instead of 150 for the buffer protocol, which has to
-describe the dtype in a string. It needs no buffer export: the caller keeps the array,
-and an array that others refer to does not let go of its memory. All other objects are
-asked for their buffer, which is held until `release`.
+An exact ndarray is read through its C struct (see _ndarray) and kept by the caller. All
+other objects are asked for their buffer, which is held until `release`.
 
 Thread safety: GIL. A frame has one owner.
 """
@@ -24,24 +21,11 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.number cimport PyNumber_Index
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
-# The public beginning of NumPy's PyArrayObject.
-cdef struct NDArray:
-    PyObject head
-    char* data
-    int n_dims
-    Py_ssize_t* shape
-    Py_ssize_t* strides
-    PyObject* base
-    PyObject* dtype
-    int flags
+from cypar.core cimport _ndarray
+from cypar.core._ndarray cimport (
+    ALIGNED, C_CONTIGUOUS, WRITEABLE, NDArray, n_items,
+)
 
-cdef enum:
-    C_CONTIGUOUS = 0x1
-    ALIGNED = 0x100
-    WRITEABLE = 0x400
-
-cdef object _ndarray = None         # numpy.ndarray once its layout has been verified
-cdef bint _numpy_seen = False
 cdef dict _dtypes = {}              # code -> tuple of dtypes; keeps them alive
 
 # Letters of buffer formats by the kind of number.
@@ -208,10 +192,9 @@ cdef int pack_pointer(
     Argument* argument, int at, object value, Frame* frame, object kernel
 ) except -1:
     cdef NDArray* array
-    cdef int i
     if argument.dtype == NULL:
         find_dtypes(argument)  # NumPy may have been imported since
-    if type(value) is _ndarray:
+    if type(value) is _ndarray.ndarray:
         array = <NDArray*>value
         if (
             (array.dtype == argument.dtype or array.dtype == argument.twin)
@@ -219,9 +202,7 @@ cdef int pack_pointer(
             and (argument.is_const or array.flags & WRITEABLE)
         ):
             frame.slots[at].w = <int64_t><uintptr_t>array.data
-            frame.items[at] = 1
-            for i in range(array.n_dims):
-                frame.items[at] *= array.shape[i]
+            frame.items[at] = n_items(array)
             return 0
     return pack_buffer(argument, at, value, frame, kernel)
 
@@ -346,8 +327,7 @@ _LETTERS = {"q": "lq", "Q": "LQ", "i": "il", "I": "IL", "c": "bB", "v": ""}
 
 def _dtypes_of(code):
     numpy = sys.modules["numpy"]
-    if not _numpy_seen:
-        _learn_numpy(numpy)
+    _ndarray.learn_numpy(numpy)
     if code not in _dtypes:
         _dtypes[code] = tuple(
             numpy.dtype(letter)
@@ -356,34 +336,3 @@ def _dtypes_of(code):
             or numpy.dtype(letter).itemsize == (8 if code in "qQ" else 4)
         )
     return _dtypes[code]
-
-
-def _learn_numpy(numpy):
-    """Verify the struct of arrays; where it is another, the fast way stays shut."""
-    global _ndarray, _numpy_seen
-    _numpy_seen = True
-    array = numpy.zeros((5, 3, 2), "f4")
-    views = [array, array[::2], array[:, 1:, :1], array[3, 1], array[0, 0, :0]]
-    if all(_reads_right(view) for view in views):
-        array.flags.writeable = False
-        if _reads_right(array):
-            _ndarray = numpy.ndarray
-
-
-cdef bint _reads_right(object view) except -1:
-    cdef NDArray* array = <NDArray*>view
-    cdef int i
-    flags = view.flags
-    if (
-        array.n_dims != view.ndim
-        or <object>array.dtype is not view.dtype
-        or <uintptr_t>array.data != <uintptr_t>view.__array_interface__["data"][0]
-        or bool(array.flags & C_CONTIGUOUS) != flags.c_contiguous
-        or bool(array.flags & ALIGNED) != flags.aligned
-        or bool(array.flags & WRITEABLE) != flags.writeable
-    ):
-        return False
-    for i in range(array.n_dims):
-        if array.shape[i] != view.shape[i] or array.strides[i] != view.strides[i]:
-            return False
-    return True

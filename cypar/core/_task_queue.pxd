@@ -14,6 +14,8 @@ cdef class TaskSource(TaskFifo):
     cdef Call call
     cdef public object capture        # (index, task) -> payload, right after a draw
     cdef public bint packs_kernels    # tasks that are kernels are packed when drawn
+    cdef public bint packs_ufuncs     # so are calls of NumPy's ufuncs, if they can be
+    cdef Py_ssize_t n_repeated        # of these that NumPy had to do again
     cdef public bint takes_apart      # of others, function and arguments are kept
     cdef list returned                # heap of (index, payload) given back
     cdef readonly Py_ssize_t drawn    # tasks drawn so far
@@ -106,6 +108,8 @@ cdef struct KernelHooks:
     PyTypeObject* kernel_type   # tasks whose function is of this type are packed ...
     PyTypeObject* packed_type   # ... when they are drawn, into objects of this one
     pack_function pack
+    PyTypeObject* ufunc_type
+    pack_function pack_ufunc    # may return None: a task like any other
     run_function run        # owns the reference to the first task
 
 cdef KernelHooks kernel_hooks

@@ -133,7 +133,7 @@ cdef int _loop(Call call, Parker me) except -1:
         elif size == 1:
             if source.pending:
                 call.wake_one()
-            _run(call, outcomes, me, index, payload, function, timed)
+            run_one(call, outcomes, me, index, payload, function, timed)
         else:
             _claim(batch, index, payload, function)
             _run_batch(call, outcomes, me, batch, size, timed)
@@ -157,8 +157,8 @@ cdef int _draw_more(TaskSource source, Outcomes outcomes) except -1:
     return source.pending > 0 and source.may_start()
 
 
-cdef int _run(Call call, Outcomes outcomes, Parker me, Py_ssize_t index,
-              PyObject* payload, PyObject* function, bint timed) except -1:
+cdef int run_one(Call call, Outcomes outcomes, Parker me, Py_ssize_t index,
+                 PyObject* payload, PyObject* function, bint timed) except -1:
     """Run one claimed task, release it, and store its outcome."""
     cdef object value
     try:
@@ -214,10 +214,10 @@ cdef int _run_batch(Call call, Outcomes outcomes, Parker me, list batch,
     batch.reverse()
     while batch and call.stop_state == 0:
         index, task = batch.pop()
-        Py_INCREF(task)  # given back by _run
+        Py_INCREF(task)  # given back by run_one
         payload = <PyObject*>task
         task = None
-        _run(call, outcomes, me, index, payload, NULL, timed)
+        run_one(call, outcomes, me, index, payload, NULL, timed)
     batch.clear()
     return 0
 

@@ -22,6 +22,7 @@ from types import ModuleType
 from cypar.core import signatures
 from cypar.core._capsules import capsule_context, capsule_name, capsule_pointer
 from cypar.core.signatures import Signature, Type
+from cypar.core.ufunc_loops import loop_at
 
 
 class Found:
@@ -244,23 +245,6 @@ def _ctypes_type(kind, name, where, text):
 # ---- NumPy ---------------------------------------------------------------------
 
 
-class _UFunc(ctypes.Structure):
-    """The public beginning of NumPy's PyUFuncObject."""
-
-    _fields_ = [
-        ("head", ctypes.c_char * object.__basicsize__),
-        ("nin", ctypes.c_int),
-        ("nout", ctypes.c_int),
-        ("nargs", ctypes.c_int),
-        ("identity", ctypes.c_int),
-        ("functions", ctypes.POINTER(ctypes.c_void_p)),
-        ("data", ctypes.POINTER(ctypes.c_void_p)),
-        ("ntypes", ctypes.c_int),
-        ("reserved", ctypes.c_int),
-        ("name", ctypes.c_char_p),
-    ]
-
-
 def _from_ufunc(source, ufunc, signature, dtype):
     if signature is not None:
         raise TypeError(
@@ -286,19 +270,7 @@ def _from_ufunc(source, ufunc, signature, dtype):
             f"the ufunc {ufunc.__name__} has no loop for {wanted}; it has "
             f"{', '.join(ufunc.types) or 'none at all'}"
         )
-    struct = _UFunc.from_address(id(ufunc))
-    if (struct.nin, struct.nout, struct.ntypes) != (
-        ufunc.nin,
-        ufunc.nout,
-        ufunc.ntypes,
-    ):
-        raise TypeError("this version of NumPy has another layout of ufuncs")
-    address = struct.functions[at]
-    if ufunc.signature is not None or ufunc.nout != 1 or not address:
-        raise TypeError(
-            f"the ufunc {ufunc.__name__} cannot be a kernel: it must have one result "
-            "for one number of each input"
-        )
+    address, loop_data = loop_at(ufunc, at)
     inputs, outputs = loops[at]
     text = f"{ufunc.__name__} {inputs}->{outputs}"
     if len(inputs) > signatures.MAX_ARGUMENTS:
@@ -313,7 +285,7 @@ def _from_ufunc(source, ufunc, signature, dtype):
         [_loop_type(c, text, f"argument {i}") for i, c in enumerate(inputs)],
     )
     found = Found(address, parsed, source, ufunc.__name__, (source,))
-    found.loop_data = struct.data[at] or 0 if struct.data else 0
+    found.loop_data = loop_data
     return found
 
 

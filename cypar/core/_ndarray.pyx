@@ -1,0 +1,55 @@
+"""NumPy's arrays, read through their C struct, whose layout NumPy's ABI fixes.
+
+15 ns instead of 150 for the buffer protocol, which has to describe the dtype in a
+string. No buffer export is needed where the caller keeps the array: one that others
+refer to does not let go of its memory.
+
+Thread safety: GIL.
+"""
+
+from libc.stdint cimport uintptr_t
+
+ndarray = None
+cdef bint _seen = False
+
+
+cdef int learn_numpy(object numpy) except -1:
+    """Verify the struct; where it is another, `ndarray` stays None."""
+    global ndarray, _seen
+    if _seen:
+        return 0
+    array = numpy.zeros((5, 3, 2), "f4")
+    views = [array, array[::2], array[:, 1:, :1], array[3, 1], array[0, 0, :0]]
+    if all([_reads_right(view) for view in views]):
+        array.flags.writeable = False
+        if _reads_right(array):
+            ndarray = numpy.ndarray
+    _seen = True
+    return 0
+
+
+cdef bint _reads_right(object view) except -1:
+    cdef NDArray* array = <NDArray*>view
+    cdef int i
+    flags = view.flags
+    if (
+        array.n_dims != view.ndim
+        or <object>array.dtype is not view.dtype
+        or <uintptr_t>array.data != <uintptr_t>view.__array_interface__["data"][0]
+        or bool(array.flags & C_CONTIGUOUS) != flags.c_contiguous
+        or bool(array.flags & ALIGNED) != flags.aligned
+        or bool(array.flags & WRITEABLE) != flags.writeable
+    ):
+        return False
+    for i in range(array.n_dims):
+        if array.shape[i] != view.shape[i] or array.strides[i] != view.strides[i]:
+            return False
+    return True
+
+
+cdef Py_ssize_t n_items(const NDArray* array) noexcept:
+    cdef Py_ssize_t n = 1
+    cdef int i
+    for i in range(array.n_dims):
+        n *= array.shape[i]
+    return n

@@ -1,0 +1,99 @@
+"""Find the inner loops of NumPy's ufuncs: the C functions behind them.
+
+A ufunc has one loop for each combination of types. All get the same arguments: where
+the numbers are, how many, and how far apart.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+# Types of numbers that have the same loops whatever the context: no objects, no dates.
+LETTERS = "?bBhHiIlLqQefdgFDG"
+
+
+class _UFunc(ctypes.Structure):
+    """The public beginning of NumPy's PyUFuncObject."""
+
+    _fields_ = [
+        ("head", ctypes.c_char * object.__basicsize__),
+        ("nin", ctypes.c_int),
+        ("nout", ctypes.c_int),
+        ("nargs", ctypes.c_int),
+        ("identity", ctypes.c_int),
+        ("functions", ctypes.POINTER(ctypes.c_void_p)),
+        ("data", ctypes.POINTER(ctypes.c_void_p)),
+        ("ntypes", ctypes.c_int),
+        ("reserved", ctypes.c_int),
+        ("name", ctypes.c_char_p),
+    ]
+
+
+def loop_at(ufunc, i):
+    """Return the address of the loop for ``ufunc.types[i]`` and its last argument.
+
+    Raises
+    ------
+    TypeError
+        If the loop works on more than single numbers, or has more than one result.
+    """
+    struct = _UFunc.from_address(id(ufunc))
+    if (struct.nin, struct.nout, struct.ntypes) != (
+        ufunc.nin,
+        ufunc.nout,
+        ufunc.ntypes,
+    ):
+        raise TypeError("this version of NumPy has another layout of ufuncs")
+    address = struct.functions[i]
+    if ufunc.signature is not None or ufunc.nout != 1 or not address:
+        raise TypeError(
+            f"the ufunc {ufunc.__name__} cannot be a kernel: it must have one result "
+            "for one number of each input"
+        )
+    return address, (struct.data[i] or 0 if struct.data else 0)
+
+
+def numpy_ufuncs():
+    """Return all ufuncs that NumPy itself offers: they do nothing but calculate."""
+    numpy = sys.modules["numpy"]
+    return {f for f in vars(numpy).values() if type(f) is numpy.ufunc}
+
+
+def number_dtypes():
+    """Return the dtypes of numbers that NumPy has one object each of."""
+    numpy = sys.modules["numpy"]
+    return [numpy.dtype(letter) for letter in LETTERS]
+
+
+def loop_for(ufunc, dtype):
+    """Return what a call with arrays of nothing but ``dtype`` runs.
+
+    Returns
+    -------
+    tuple or None
+        Address of the loop, its last argument, and the dtype of the result. None if
+        NumPy would convert the arrays first, or the call is more than one such loop.
+    """
+    if ufunc.signature is not None or ufunc.nout != 1:
+        return None
+    try:
+        *inputs, result = ufunc.resolve_dtypes((dtype,) * ufunc.nin + (None,))
+        i = ufunc.types.index(f"{dtype.char * ufunc.nin}->{result.char}")
+        address, data = loop_at(ufunc, i)
+    except (AttributeError, TypeError, ValueError):  # NumPy before 1.25; no such loop
+        return None
+    singletons = number_dtypes()
+    if any(d is not dtype for d in inputs) or not any(d is result for d in singletons):
+        return None
+    return address, data, result
+
+
+def sample(dtype):
+    """Return numbers of a type on which most functions are defined."""
+    numpy = sys.modules["numpy"]
+    if dtype.kind == "b":
+        return numpy.arange(37) % 3 == 0
+    if dtype.kind in "iu":
+        return numpy.arange(1, 38).astype(dtype)
+    return (numpy.arange(1, 38) / 39).astype(dtype)

@@ -1,0 +1,470 @@
+"""delayed(ufunc)(arrays) in Parallel: NumPy's own results, without the GIL."""
+
+import gc
+import threading
+import warnings
+import weakref
+
+import numpy as np
+import pytest
+from cypar.core._ufunc_tasks import packs
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cypar import Parallel, delayed
+from cypar.core import _ufunc_tasks
+from cypar.core.ufunc_loops import LETTERS, loop_for, numpy_ufuncs, sample
+
+UFUNCS = sorted(
+    (f for f in numpy_ufuncs() if f.nout == 1 and f.signature is None and f.types),
+    key=lambda f: f.__name__,
+)
+# Have no loop of one type for all inputs, or none for numbers.
+NEVER_PACKED = {"isnat", "ldexp"}
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(np.sqrt, "resolve_dtypes"), reason="NumPy does not tell its loops"
+)
+
+
+@pytest.fixture
+def threads():
+    return Parallel(n_jobs=2, prefer="threads")
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(1).random(500)
+
+
+def numbers(dtype, n, seed):
+    """Any numbers, also those that are no results of any calculation."""
+    rng = np.random.default_rng(seed)
+    if dtype.kind == "b":
+        return rng.random(n) < 0.5
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        some = rng.integers(info.min, info.max, n, dtype, endpoint=True)
+        return np.where(rng.random(n) < 0.5, some, some % 7).astype(dtype)
+    special = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 5e-324, 1e308]
+    with np.errstate(all="ignore"):
+        some = np.where(rng.random(n) < 0.2, rng.choice(special, n), rng.normal(size=n))
+        return (some + 1j * rng.normal(size=n) if dtype.kind == "c" else some).astype(
+            dtype
+        )
+
+
+def same(a, b):
+    """Whether arrays are equal to the bit, but for the unused ones of long doubles."""
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    if a.dtype.char in "gG":
+        return np.array_equal(a, b, equal_nan=True)
+    return a.tobytes() == b.tobytes()
+
+
+def calls_of(ufunc, make):
+    """Return (calls, expected results): one call for each dtype that it takes."""
+    calls, expected = [], []
+    for letter in LETTERS:
+        inputs = [make(np.dtype(letter), k) for k in range(ufunc.nin)]
+        try:
+            expected.append(ufunc(*inputs))
+        except (TypeError, ValueError):
+            continue
+        calls.append(delayed(ufunc)(*inputs))
+    return calls, expected
+
+
+# ---- results -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ufunc", UFUNCS, ids=lambda f: f.__name__)
+def test_same_bits_as_numpy(ufunc, threads):
+    """For all dtypes; with special values, where flags are set and NumPy repeats it."""
+    with np.errstate(all="ignore"):
+        for make in (
+            lambda dtype, k: numbers(dtype, 131, k),
+            lambda dtype, k: np.roll(sample(dtype), k),
+        ):
+            calls, expected = calls_of(ufunc, make)
+            results = threads(calls)
+            assert all(map(same, results, expected))
+            for result in results:
+                result[...] = 0
+            outs = [
+                (function, args, {"out": result})
+                for (function, args, _), result in zip(calls, results, strict=True)
+            ]
+            again = threads(outs)
+            assert all(a is b for a, b in zip(again, results, strict=True))
+            assert all(map(same, results, expected))
+
+
+@pytest.mark.parametrize("ufunc", UFUNCS, ids=lambda f: f.__name__)
+def test_what_has_a_loop_is_packed(ufunc):
+    packed = []
+    for letter in LETTERS:
+        if f"{letter * ufunc.nin}->" in " ".join(ufunc.types):
+            packed.append(packs(ufunc, *[sample(np.dtype(letter))] * ufunc.nin))
+    assert all(packed)
+    assert bool(packed) == (ufunc.__name__ not in NEVER_PACKED)
+
+
+@given(
+    st.sampled_from(["f4", "f8", "i8", "?"]),
+    st.lists(st.integers(0, 5), max_size=3),
+    st.sampled_from(["new", "positional", "named", "in place", "overlapping"]),
+    st.sampled_from([slice(None), slice(None, None, 2), slice(None, None, -1)]),
+    st.booleans(),
+)
+def test_any_call_is_that_of_numpy(code, shape, out, cut, scalar):
+    rng = np.random.default_rng(3)
+    room = rng.integers(0, 50, (2, *shape, 20)).astype(code)
+
+    def call(room):
+        a, b = room[0][..., cut], room[1][..., cut]
+        if scalar:
+            b = room.dtype.type(3)
+        keywords = {}
+        args = (a, b)
+        if out == "positional":
+            args = (a, b, np.zeros(a.shape, a.dtype))
+        elif out == "named":
+            keywords = {"out": np.zeros(a.shape, a.dtype)}
+        elif out == "in place":
+            keywords = {"out": a}
+        elif out == "overlapping":
+            a = room.ravel()[: room.size - 1]
+            args, keywords = (a, a), {"out": room.ravel()[1:]}
+        return np.add, args, keywords
+
+    ours, theirs = room.copy(), room.copy()
+    function, args, keywords = call(theirs)
+    expected = function(*args, **keywords)
+    (result,) = Parallel(2, prefer="threads")([call(ours)])
+    assert type(result) is type(expected)
+    assert np.array_equal(result, expected)
+    assert np.array_equal(ours, theirs)
+
+
+def test_many_with_other_tasks(threads, x):
+    def calls():
+        for i in range(1000):
+            yield delayed(np.exp)(x)
+            yield delayed(abs)(-i)
+            yield delayed(np.negative)(x)
+            yield delayed(max)(i, 2)
+
+    results = threads(calls())
+    for result, (function, args, _) in zip(results, calls(), strict=True):
+        assert np.array_equal(result, function(*args))
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2, 4])
+@pytest.mark.parametrize("batch_size", ["auto", 1, 7])
+@pytest.mark.parametrize("pre_dispatch", ["2 * n_jobs", "all", 3])
+def test_whatever_the_batches(n_jobs, batch_size, pre_dispatch):
+    rows = np.random.default_rng(2).random((700, 20))
+    parallel = Parallel(
+        n_jobs, prefer="threads", batch_size=batch_size, pre_dispatch=pre_dispatch
+    )
+    results = parallel(delayed(np.sqrt)(row) for row in rows)
+    assert np.array_equal(results, np.sqrt(rows))
+
+
+@pytest.mark.parametrize("return_as", ["generator", "generator_unordered"])
+def test_generators(return_as):
+    rows = np.random.default_rng(2).random((700, 20))
+    parallel = Parallel(2, prefer="threads", return_as=return_as)
+    results = list(parallel(delayed(np.sqrt)(row) for row in rows))
+    if return_as != "generator":
+        results.sort(key=lambda row: row[0])
+        rows = sorted(rows, key=lambda row: row[0])
+    assert np.array_equal(results, np.sqrt(rows))
+
+
+def test_with_progress_and_timeout(x, capfd):
+    for options in ({"verbose": 60}, {"timeout": 20}):
+        results = Parallel(2, prefer="threads", **options)(
+            delayed(np.sqrt)(x) for _ in range(50)
+        )
+        assert np.array_equal(results, [np.sqrt(x)] * 50)
+    assert "50 out of  50" in "".join(capfd.readouterr())
+
+
+# ---- what NumPy has to do itself -------------------------------------------------
+
+
+class Subclass(np.ndarray):
+    pass
+
+
+def read_only(x):
+    y = x.copy()
+    y.flags.writeable = False
+    return y
+
+
+def with_metadata(x):
+    return x.astype(np.dtype("f8", metadata={"unit": "m"}))
+
+
+LEFT_TO_NUMPY = {
+    "a list": lambda x: ((x.tolist(),), {}),
+    "a number": lambda x: ((2.0,), {}),
+    "no dimension": lambda x: ((x[0:1].reshape(()),), {}),
+    "no item": lambda x: ((x[:0],), {}),
+    "too many items": lambda x: ((np.ones(40_000),), {}),
+    "too many items, with out": lambda x: ((np.ones(40_000), np.ones(40_000)), {}),
+    "a subclass": lambda x: ((x.view(Subclass),), {}),
+    "a masked array": lambda x: ((np.ma.masked_array(x, x < 0.5),), {}),
+    "integers": lambda x: ((x.astype("i4"),), {}),
+    "the other byte order": lambda x: ((x.astype(x.dtype.newbyteorder()),), {}),
+    "a dtype with metadata": lambda x: ((with_metadata(x),), {}),
+    "strides": lambda x: ((x[::2],), {}),
+    "misaligned": lambda x: ((np.frombuffer(b"\0" + x.tobytes(), "f8", offset=1),), {}),
+    "out of another dtype": lambda x: ((x, np.zeros(x.shape, "c16")), {}),
+    "out that broadcasts": lambda x: ((x, np.zeros((2, *x.shape))), {}),
+    "out with strides": lambda x: ((x, np.zeros((*x.shape, 2))[:, 0]), {}),
+    "out is None": lambda x: ((x, None), {}),
+    "out is a tuple": lambda x: ((x,), {"out": (np.zeros_like(x),)}),
+    "in place": lambda x: ((x, x), {}),
+    "a mask": lambda x: ((x, np.zeros_like(x)), {"where": x > 0.5}),
+    "a dtype": lambda x: ((x,), {"dtype": "f4"}),
+    "a mask beside out": lambda x: ((x,), {"out": np.zeros_like(x), "where": x > 0.5}),
+}
+
+
+@pytest.mark.parametrize("case", LEFT_TO_NUMPY)
+def test_left_to_numpy(case, threads, x):
+    args, keywords = LEFT_TO_NUMPY[case](x.copy())
+    assert not packs(np.sqrt, *args, **keywords)
+    results = threads([(np.sqrt, args, keywords)])
+    args, keywords = LEFT_TO_NUMPY[case](x.copy())
+    expected = np.sqrt(*args, **keywords)
+    assert type(results[0]) is type(expected)
+    assert np.array_equal(results[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("args", "keywords", "error"),
+    [
+        ((), {}, TypeError),
+        ((np.ones(3), np.ones(3), np.ones(3)), {}, TypeError),
+        ((np.ones(3), read_only(np.ones(3))), {}, ValueError),
+        ((np.ones(3), np.ones(4)), {}, ValueError),
+        ((np.ones(3), np.ones(3, "i4")), {}, TypeError),
+        ((np.ones(3), np.ones(3)), {"out": np.ones(3)}, TypeError),
+        ((np.ones(3),), {"ouch": np.ones(3)}, TypeError),
+        ((np.array([object()]),), {}, TypeError),
+    ],
+)
+def test_wrong_calls_raise_what_numpy_raises(args, keywords, error, threads):
+    with pytest.raises(error) as expected:
+        np.sqrt(*args, **keywords)
+    with pytest.raises(error) as info:
+        threads([(np.sqrt, args, keywords)] * 3)
+    assert str(info.value) == str(expected.value)
+    assert info.value.task_index == 0
+
+
+def test_ufuncs_that_are_not_of_numpy(threads, x):
+    own = np.frompyfunc(lambda a: a + 1, 1, 1)
+    assert not packs(own, x)
+    assert threads([delayed(own)(x)])[0].tolist() == (x + 1).tolist()
+    assert not packs(np.vectorize(abs), x)
+
+
+def test_a_deprecated_way_to_call_still_warns(threads, x):
+    """NumPy 2.4 wants ``out`` by its name, where a third input might be meant."""
+    assert not packs(np.maximum, x, x, np.zeros_like(x))
+    assert packs(np.maximum, x, x, out=np.zeros_like(x))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        np.maximum(x, x, np.zeros_like(x))
+        n_expected = 5 * len(caught)
+        caught.clear()
+        threads(delayed(np.maximum)(x, x, np.zeros_like(x)) for _ in range(5))
+        assert len(caught) == n_expected
+
+
+def test_loops_that_numpy_does_not_use_are_not_used():
+    assert loop_for(np.sqrt, np.dtype("i8")) is None  # it converts them first
+    assert loop_for(np.modf, np.dtype("f8")) is None
+    assert loop_for(np.matmul, np.dtype("f8")) is None
+    assert loop_for(np.isnat, np.dtype("f8")) is None
+    assert loop_for(np.power, np.dtype("M8[s]")) is None
+
+
+# ---- floating-point flags ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_warnings_and_errors_as_errstate_says(n_jobs, x):
+    parallel = Parallel(n_jobs, prefer="threads")
+    bad = x.copy()
+    bad[77] = -1.0
+    calls = [delayed(np.sqrt)(bad if i == 5 else x) for i in range(10)]
+    with np.errstate(invalid="ignore"):
+        expected = [function(*args) for function, args, _ in calls]
+        assert np.array_equal(parallel(calls), expected, equal_nan=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert np.array_equal(parallel(calls), expected, equal_nan=True)
+    assert [str(w.message) for w in caught] == ["invalid value encountered in sqrt"]
+    with np.errstate(invalid="raise"), pytest.raises(FloatingPointError) as info:
+        parallel(calls)
+    assert info.value.task_index == 5
+    seen = []
+    with np.errstate(invalid="call", call=lambda *args: seen.append(args)):
+        parallel(calls)
+    assert len(seen) == 1
+    kept = Parallel(n_jobs, prefer="threads", on_error="return")
+    with np.errstate(invalid="raise"):
+        results = kept(calls)
+    assert isinstance(results[5].exception, FloatingPointError)
+    assert np.array_equal(results[6], expected[6])
+
+
+@pytest.mark.parametrize(
+    ("ufunc", "args", "flag"),
+    [
+        (np.divide, (1.0, 0.0), "divide"),
+        (np.floor_divide, (1, 0), "divide"),
+        (np.multiply, (1e300, 1e300), "over"),
+        (np.multiply, (1e-300, 1e-300), "under"),
+        (np.log, (-1.0,), "invalid"),
+    ],
+)
+def test_all_flags(ufunc, args, flag, threads):
+    arrays = [np.full(7, value) for value in args]
+    assert packs(ufunc, *arrays)
+    with np.errstate(all="ignore", **{flag: "raise"}):
+        with pytest.raises(FloatingPointError):
+            threads([delayed(ufunc)(*arrays)])
+        # flags of one task are not those of the next
+        fine = [delayed(np.add)(np.ones(7), np.ones(7))] * 20
+        assert np.array_equal(threads(fine), np.full((20, 7), 2.0))
+
+
+def test_an_exception_inside_a_loop(threads):
+    two, powers = np.full(9, 2), np.full(9, -1)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="negative integer powers") as info:
+            threads(
+                delayed(np.power)(two, powers if i == 30 else two) for i in range(60)
+            )
+        assert info.value.task_index == 30
+        assert np.array_equal(threads([delayed(np.power)(two, two)])[0], two * two)
+
+
+def test_when_all_have_flags(threads):
+    """Packing is given up, results and warnings stay the same."""
+    x = np.full(3, -1.0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        results = threads(delayed(np.sqrt)(x) for _ in range(500))
+    assert np.isnan(results).all()
+    assert len(caught) == 500
+
+
+# ---- memory, threads, versions -----------------------------------------------------
+
+
+def test_nothing_is_kept_alive(threads):
+    x, out = np.ones(9), np.zeros(9)
+    references = weakref.ref(x), weakref.ref(out)
+    bad = -x
+    with np.errstate(all="ignore"):
+        threads(delayed(np.sqrt)(bad if i % 50 == 0 else x, out) for i in range(500))
+        with np.errstate(all="raise"), pytest.raises(FloatingPointError):
+            threads(delayed(np.sqrt)(bad if i == 9 else x, out) for i in range(500))
+    del x, out, bad
+    gc.collect()
+    assert references[0]() is references[1]() is None
+
+
+def test_python_runs_meanwhile(threads):
+    """A loop over a chunk of tasks does not hold the GIL."""
+    x = np.random.default_rng(1).random(30_000)
+    stop, turns = threading.Event(), [0]
+
+    def count():
+        while not stop.is_set():
+            turns[0] += 1
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    results = threads(delayed(np.sin)(x) for _ in range(200))
+    stop.set()
+    thread.join()
+    assert turns[0] > 0
+    assert np.array_equal(results[-1], np.sin(x))
+
+
+def test_ufuncs_as_tasks_of_a_program_that_has_numpy_late(run_script):
+    run_script(
+        """
+        import sys
+        from cypar import Parallel, delayed
+
+        threads = Parallel(2, prefer="threads")
+        assert threads(delayed(abs)(-i) for i in range(3)) == [0, 1, 2]
+        assert "numpy" not in sys.modules
+
+        import numpy as np
+
+        sums = threads(delayed(np.add)(np.ones(3), np.ones(3)) for _ in range(3))
+        assert [s.tolist() for s in sums] == [[2.0, 2.0, 2.0]] * 3
+        from cypar.core._ufunc_tasks import packs
+
+        assert packs(np.add, np.ones(3), np.ones(3))
+        """
+    )
+
+
+def test_numpy_that_is_half_imported(run_script):
+    """As while another thread imports it: its ufuncs are tasks like any others."""
+    run_script(
+        """
+        import sys, types
+        from cypar import Parallel, delayed
+
+        sys.modules["numpy"] = types.ModuleType("numpy")
+        threads = Parallel(2, prefer="threads")
+        assert threads(delayed(abs)(-i) for i in range(3)) == [0, 1, 2]
+        del sys.modules["numpy"]
+        import numpy as np
+        from cypar.core._ufunc_tasks import packs
+
+        assert packs(np.add, np.ones(3), np.ones(3))
+        """
+    )
+
+
+def test_numpy_that_calls_other_loops(run_script):
+    """A loop that does not give what the ufunc gives is not used."""
+    run_script(
+        """
+        import numpy as np
+        from cypar.core import _ufunc_tasks, ufunc_loops
+
+        def another(ufunc, dtype):
+            return (*ufunc_loops.loop_at(np.cbrt, 2), dtype)
+
+        def broken(ufunc, dtype):
+            raise OverflowError
+
+        x = np.linspace(0, 1, 9)
+        for fake, ufunc in ((another, np.sqrt), (broken, np.exp)):
+            _ufunc_tasks.loop_for = fake
+            assert not _ufunc_tasks.packs(ufunc, x)
+        """
+    )
+
+
+def test_an_interpreter_without_such_loops(threads, x, monkeypatch):
+    monkeypatch.setattr(_ufunc_tasks, "loop_for", lambda ufunc, dtype: None)
+    results = threads(delayed(np.spacing)(x.astype("g")) for _ in range(3))
+    assert all(np.array_equal(r, np.spacing(x.astype("g"))) for r in results)
