@@ -41,7 +41,7 @@ class ThreadBackend(Backend):
         call.explain = _explain
         call.source.pace = _pace(call.options)
         call.source.packs_kernels = True
-        call.source.packs_ufuncs = _packs_ufuncs()
+        call.source.chunks_ufuncs = _chunks_ufuncs(call)
         # with either of these, the whole task is needed again
         call.source.takes_apart = (
             call.options.batch_size <= 1 and call.options.timeout_s is None
@@ -60,14 +60,17 @@ class ThreadBackend(Backend):
             limits.end()
 
 
-def _packs_ufuncs():
-    """Whether NumPy is there, so that calls of its ufuncs may come."""
+def _chunks_ufuncs(call):
+    """Whether calls of NumPy's ufuncs may come, and several be run in one go."""
+    options = call.options
+    if options.batch_size or options.timeout_s is not None:
+        return False
     if "numpy" not in sys.modules:
         return False
     # of no use without NumPy
     from cypar.core import _ufunc_tasks
 
-    return _ufunc_tasks.learn()
+    return call.outcomes.hook is None and _ufunc_tasks.learn()
 
 
 def _n_workers(call):

@@ -2,9 +2,7 @@
 
 A task ``(kernel, args, {})`` is packed when it is drawn: its arguments are checked and
 turned into C numbers, its buffers are held. A worker then takes several packed tasks
-at once, runs them in one stretch without the GIL, and boxes their results. Calls of
-NumPy's ufuncs are packed, too (_ufunc_tasks); where one has to be repeated by NumPy
-itself, it becomes a task like any other.
+at once, runs them in one stretch without the GIL, and boxes their results.
 
 Thread safety: GIL, but for the stretch; a packed task belongs to the FIFO, then to the
 worker that took it.
@@ -12,19 +10,17 @@ worker that took it.
 
 cimport cython
 
-from cpython.exc cimport PyErr_Clear
 from cpython.object cimport Py_TYPE, PyTypeObject
-from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from cpython.ref cimport Py_DECREF, PyObject
 from libc.stdint cimport int64_t, uint32_t
 
 from cypar.core._helper_threads cimport Parker
 from cypar.core._native_call cimport Native, NativeKernel, check, has_failed
-from cypar.core._packing cimport Slot, box, release
+from cypar.core._packing cimport Frame, Slot, box, release
 from cypar.core._port cimport (
     port_exception_place, port_load32, port_monotonic_ns,
 )
 from cypar.core._task_queue cimport Call, Outcomes, TaskSource, kernel_hooks
-from cypar.core._worker_loop cimport run_one
 
 cdef enum:
     MAX_CHUNK = 128     # tasks that one worker takes: more live tuples cost collections
@@ -38,7 +34,11 @@ cdef Py_ssize_t GROWTH = 4        # of chunks
 @cython.no_gc  # what it refers to never refers to it
 @cython.freelist(256)
 cdef class PackedCall:
-    """One call of a C function with its arguments as C numbers."""
+    """One call of a kernel with its arguments as C numbers."""
+
+    cdef Frame frame
+    cdef NativeKernel kernel
+    cdef tuple task         # as it was drawn; keeps the arguments alive
 
     def __dealloc__(self):
         release(&self.frame)
@@ -126,7 +126,6 @@ cdef int64_t run_chunk(Call call, Parker me, Chunk* chunk) except -1:
     cdef int begin = 0, end
     cdef int64_t native_ns = 0, now
     cdef object exc
-    cdef bint repeat
     cdef Item* last
     if call.options.timeout_s is not None:
         call.timed[chunk.items[0].index] = (<PackedCall>chunk.items[0].task).task
@@ -141,21 +140,12 @@ cdef int64_t run_chunk(Call call, Parker me, Chunk* chunk) except -1:
         me.task_index = -1
         last = &chunk.items[end - 1]
         exc = None
-        repeat = False
         # an exception that is set must be taken before any other Python code runs
         if has_failed(last.native, &last.result, port_exception_place()):
-            if (<PackedCall>last.task).out is not None:
-                PyErr_Clear()  # NumPy will raise it again
-                repeat = True
-            else:
-                exc = failure(call, <PackedCall>last.task, last)
-        put_results(
-            call.outcomes, chunk, begin, end - 1 if repeat or exc is not None else end
-        )
+            exc = failure(call, <PackedCall>last.task, last)
+        put_results(call.outcomes, chunk, begin, end if exc is None else end - 1)
         if exc is not None:
             call.outcomes.put_error(last.index, exc)
-        elif repeat:
-            repeat_call(call, me, last)
         begin = end
         if now > SLOW_NS and call.source.pending:
             call.wake_one()
@@ -197,25 +187,10 @@ cdef object failure(Call call, PackedCall packed, Item* item):
 cdef int put_results(Outcomes outcomes, Chunk* chunk, int begin, int end) except -1:
     cdef int i
     cdef Item* item
-    cdef object out
     for i in range(begin, end):
         item = &chunk.items[i]
-        out = (<PackedCall>item.task).out
-        if out is None:
-            out = box(item.native.result, &item.result)
-        outcomes.put(item.index, out, -1)
+        outcomes.put(item.index, box(item.native.result, &item.result), -1)
     return 0
-
-
-cdef int repeat_call(Call call, Parker me, Item* item) except -1:
-    """Run a task without its packing: NumPy warns or raises as it is told to."""
-    cdef TaskSource source = call.source
-    cdef tuple task = (<PackedCall>item.task).task
-    source.n_repeated += 1
-    if source.n_repeated > 16 and source.n_repeated > call.outcomes.finished // 16:
-        source.packs_ufuncs = False  # twice the work does not pay
-    Py_INCREF(task)  # given back by run_one
-    return run_one(call, call.outcomes, me, item.index, <PyObject*>task, NULL, False)
 
 
 cdef int observe(Call call, int n, int64_t all_ns, int64_t native_ns) except -1:
@@ -237,9 +212,7 @@ cdef int observe(Call call, int n, int64_t all_ns, int64_t native_ns) except -1:
 cdef int register(object kernel_type) except -1:
     """Have the thread backend treat calls of this type so."""
     kernel_hooks.kernel_type = <PyTypeObject*>kernel_type
+    kernel_hooks.packed_type = <PyTypeObject*>PackedCall
     kernel_hooks.pack = pack_task
+    kernel_hooks.run = run_packed
     return 0
-
-
-kernel_hooks.packed_type = <PyTypeObject*>PackedCall
-kernel_hooks.run = run_packed

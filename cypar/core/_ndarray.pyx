@@ -2,7 +2,7 @@
 
 15 ns instead of 150 for the buffer protocol, which has to describe the dtype in a
 string. No buffer export is needed where the caller keeps the array: one that others
-refer to does not let go of its memory.
+refer to does not let go of its memory, unless ``resize(refcheck=False)`` makes it.
 
 Thread safety: GIL.
 """

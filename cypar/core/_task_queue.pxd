@@ -14,8 +14,8 @@ cdef class TaskSource(TaskFifo):
     cdef Call call
     cdef public object capture        # (index, task) -> payload, right after a draw
     cdef public bint packs_kernels    # tasks that are kernels are packed when drawn
-    cdef public bint packs_ufuncs     # so are calls of NumPy's ufuncs, if they can be
-    cdef Py_ssize_t n_repeated        # of these that NumPy had to do again
+    cdef public bint chunks_ufuncs    # a worker may claim several calls of ufuncs
+    cdef Py_ssize_t ufunc_losses      # what that has cost where NumPy had to do them
     cdef public bint takes_apart      # of others, function and arguments are kept
     cdef list returned                # heap of (index, payload) given back
     cdef readonly Py_ssize_t drawn    # tasks drawn so far
@@ -108,8 +108,17 @@ cdef struct KernelHooks:
     PyTypeObject* kernel_type   # tasks whose function is of this type are packed ...
     PyTypeObject* packed_type   # ... when they are drawn, into objects of this one
     pack_function pack
-    PyTypeObject* ufunc_type
-    pack_function pack_ufunc    # may return None: a task like any other
     run_function run        # owns the reference to the first task
 
 cdef KernelHooks kernel_hooks
+
+# How calls of NumPy's ufuncs are run: filled in when NumPy is there.
+ctypedef int (*run_ufunc_function)(
+    Call call, Parker me, Py_ssize_t index, PyObject* payload, PyObject* function
+) except -1
+
+cdef struct UfuncHooks:
+    PyTypeObject* kind
+    run_ufunc_function run  # owns the references
+
+cdef UfuncHooks ufunc_hooks

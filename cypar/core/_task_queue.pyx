@@ -90,14 +90,11 @@ def as_task(item):
 
 
 cdef KernelHooks kernel_hooks
+cdef UfuncHooks ufunc_hooks
 
 
 cdef inline bint is_kernel(tuple task) noexcept:
     return Py_TYPE(<object>task[0]) == kernel_hooks.kernel_type
-
-
-cdef inline bint is_ufunc(tuple task) noexcept:
-    return Py_TYPE(<object>task[0]) == kernel_hooks.ufunc_type
 
 
 cdef class TaskSource(TaskFifo):
@@ -175,7 +172,7 @@ cdef class TaskSource(TaskFifo):
     cdef int advance(self) except -1:
         """Draw one task into the FIFO. The caller holds the ``drawing`` flag."""
         cdef Py_ssize_t index
-        cdef object item, packed = None
+        cdef object item
         try:
             item = next(self.iterator, _NOTHING)
             if item is _NOTHING:
@@ -186,8 +183,6 @@ cdef class TaskSource(TaskFifo):
                     and type((<tuple>item)[1]) is tuple
                     and type((<tuple>item)[2]) is dict):
                 item = as_task(item)
-            if self.packs_ufuncs and is_ufunc(item):
-                packed = kernel_hooks.pack_ufunc(item)
         except BaseException as exc:
             self.call.fail(exc)
             return 0
@@ -211,8 +206,6 @@ cdef class TaskSource(TaskFifo):
                     index, exc, item, self.capture is not None
                 )
                 return 1
-        elif packed is not None:
-            self.push(packed, NULL)
         else:
             self.append(<tuple>item)  # no other reference: its count is looked at
         self.drawn += 1

@@ -1,13 +1,15 @@
 """Calls of NumPy's ufuncs as tasks of the thread backend, without the GIL.
 
-A ufunc gives the GIL away for each call and has to win it back, which costs more than
-a call of a few microseconds. So a task ``(ufunc, arrays, {})`` that is nothing but one
-turn of an inner loop is packed as a call of that loop, see _kernel_tasks. These are:
+A ufunc gives the GIL away for each call with more than 500 numbers and has to win it
+back, which costs more than a call of a few microseconds. So a worker that has claimed a
+task ``(ufunc, arrays, {})`` which is nothing but one turn of an inner loop claims
+more of them, a tenth of a millisecond of work, and turns the loops itself, in one
+stretch without the GIL. Such tasks are calls
 
-- ufuncs of NumPy itself, which do nothing but calculate, with one result;
+- of ufuncs of NumPy itself, which do nothing but calculate, with one result;
 - of whole arrays: ndarrays of the same shape, C-contiguous, aligned, of one dtype that
   the ufunc takes as it is; perhaps with one for the result, apart from the others;
-- of `MAX_ITEMS` numbers at most: longer calls lose nothing by the GIL.
+- of up to `MAX_ITEMS` numbers: longer calls lose nothing by the GIL.
 
 NumPy does all others itself. The results are the same to the bit: it is the same loop
 on the same memory. (Tried once for each, in case a version of NumPy calls another.)
@@ -16,22 +18,23 @@ What NumPy does after the loop is to look at the floating-point flags, and to ig
 warn or raise as `numpy.errstate` says. Where one is set, NumPy therefore does the whole
 call again, which can be done since no input was written to.
 
-Thread safety: packing needs the GIL, the loops do not.
+Thread safety: GIL, but for the stretch. What it needs is owned by the chunk.
 """
 
 import sys
 
 from cpython.exc cimport PyErr_Clear, PyErr_Occurred
 from cpython.object cimport PyTypeObject
-from cpython.ref cimport PyObject
-from libc.stdint cimport int64_t, uintptr_t
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from libc.stdint cimport int64_t, uint32_t, uintptr_t
 
 from cypar.core cimport _ndarray
-from cypar.core._kernel_tasks cimport PackedCall
-from cypar.core._native_call cimport NEGATIVE, NativeKernel, loop_function
+from cypar.core._helper_threads cimport Parker
+from cypar.core._native_call cimport loop_function
 from cypar.core._ndarray cimport ALIGNED, C_CONTIGUOUS, WRITEABLE, NDArray, n_items
-from cypar.core._packing cimport Slot
-from cypar.core._task_queue cimport kernel_hooks
+from cypar.core._port cimport port_exception_place, port_load32, port_monotonic_ns
+from cypar.core._task_queue cimport Call, Outcomes, TaskSource, ufunc_hooks
+from cypar.core._worker_loop cimport is_ufunc_call, release_task, run_one
 
 from cypar.core.ufunc_loops import loop_for, number_dtypes, numpy_ufuncs, sample
 
@@ -42,84 +45,103 @@ cdef extern from "<fenv.h>" nogil:
 
 cdef enum:
     MAX_INPUTS = 3
+    MIN_ITEMS = 501     # NumPy keeps the GIL for fewer
     MAX_ITEMS = 32768   # 20 us of the cheapest loops; the GIL costs below 1
+    MAX_CHUNK = 64      # tasks
+    REPEAT_LOSS = 16    # to do a call twice, in calls that were looked at in vain
+
+cdef int64_t CHUNK_NS = 100_000   # giving the GIL away and back costs well below 1 %
+cdef int64_t SLOW_NS = 2_000_000  # after that, others are asked for what still waits
+cdef double MAX_GROWTH = 4        # of a loop's time: one call may just have been late
 
 cdef object _empty = None       # numpy.empty
 cdef object _ufunc = None       # numpy.ufunc
+cdef bint _seen = False
 cdef dict _loops = {}           # ufunc of NumPy -> {id(dtype): ArrayLoop or None}
 cdef dict _dtypes = {}          # id(dtype) -> dtype; long equals long long, so by id
 
-# An inner loop over whole arrays.
+
+# An inner loop, as its calls need it.
 cdef struct Whole:
     loop_function function
     void* data
     int n_inputs
-    Py_ssize_t[MAX_INPUTS + 1] steps
+    Py_ssize_t[MAX_INPUTS + 1] steps    # bytes, of the inputs and of the result
 
 
-cdef class ArrayLoop(NativeKernel):
+cdef class ArrayLoop:
     """The inner loop of a ufunc for arrays of one dtype."""
 
     cdef Whole whole
     cdef object dtype
     cdef object result_dtype
     cdef bint wants_out_named   # else it warns
+    cdef double item_ns         # that it takes; 0: not known yet
 
     def __init__(self, ufunc, dtype, found):
         cdef int i
         address, data, result_dtype = found
-        self.name = ufunc.__name__
-        self.dtype = dtype
-        self.result_dtype = result_dtype
-        self.wants_out_named = ufunc.__name__ in ("maximum", "minimum")  # NumPy 2.4
         self.whole.function = <loop_function><void*><uintptr_t>address
         self.whole.data = <void*><uintptr_t>data
         self.whole.n_inputs = ufunc.nin
         for i in range(self.whole.n_inputs):
             self.whole.steps[i] = dtype.itemsize
         self.whole.steps[self.whole.n_inputs] = result_dtype.itemsize
-        self.native.function = &self.whole
-        self.native.call = run_loop
-        self.native.result = c"q"
-        self.native.failures = NEGATIVE
+        self.dtype = dtype
+        self.result_dtype = result_dtype
+        self.wants_out_named = ufunc.__name__ in ("maximum", "minimum")  # NumPy 2.4
 
-    cdef bint fill_arrays(self, tuple arrays, Slot* slots) except -1:
-        """Turn the inputs and the array for the result into slots, if they fit."""
-        cdef int i, n = self.whole.n_inputs
-        cdef NDArray* first = <NDArray*>arrays[0]
-        cdef NDArray* out = <NDArray*>arrays[n]
-        cdef Py_ssize_t size = n_items(first)
-        if not 0 < size <= MAX_ITEMS or first.n_dims == 0:
-            return False
-        if not fits(arrays[n], self.result_dtype, first, WRITEABLE):
-            return False
-        for i in range(n):
-            if not fits(arrays[i], self.dtype, first, 0) or overlap(
-                <NDArray*>arrays[i], size * self.whole.steps[i],
-                out, size * self.whole.steps[n],
-            ):
-                return False
-        for i in range(n + 1):
-            slots[i].w = <int64_t><uintptr_t>(<NDArray*>arrays[i]).data
-        slots[n + 1].w = size
-        return True
-
-    def is_that_of(self, ufunc):
+    cdef bint is_that_of(self, object ufunc) except -1:
         """Whether the ufunc itself gives the same results."""
-        cdef Slot[MAX_INPUTS + 2] slots
-        cdef Slot done
+        cdef int i
+        cdef Turn turn
         numpy = sys.modules["numpy"]
-        inputs = (sample(self.dtype),) * self.whole.n_inputs
-        ours, theirs = numpy.zeros((2, len(inputs[0])), self.result_dtype)
-        if not self.fill_arrays((*inputs, ours), slots):
-            return False
-        run_loop(&self.whole, slots, &done)
+        x = sample(self.dtype)
+        ours, theirs = numpy.zeros((2, len(x)), self.result_dtype)
+        turn.size = len(x)
+        for i in range(self.whole.n_inputs):
+            turn.pointers[i] = (<NDArray*>x).data
+        turn.pointers[self.whole.n_inputs] = (<NDArray*>ours).data
+        run_loop(&self.whole, &turn)
         if PyErr_Occurred() != NULL:
             PyErr_Clear()
             return False
         with numpy.errstate(all="ignore"):
-            ufunc(*inputs, out=theirs)
+            ufunc(*(x,) * self.whole.n_inputs, out=theirs)
         return ours.tobytes() == theirs.tobytes()
+
+    cdef void learn(self, const Turn* turn) noexcept:
+        cdef double item_ns = <double>turn.spent_ns / turn.size
+        if self.item_ns == 0:
+            self.item_ns = item_ns
+        else:
+            self.item_ns += (min(item_ns, MAX_GROWTH * self.item_ns) - self.item_ns) / 8
+
+
+# One turn of a loop: what a call needs.
+cdef struct Turn:
+    char* pointers[MAX_INPUTS + 1]  # to the inputs, then to the result
+    Py_ssize_t size                 # items
+    int64_t spent_ns
+
+# A task that a worker has claimed. The references are owned, but for the loop's.
+cdef struct Item:
+    PyObject* payload           # NULL once let go
+    PyObject* function
+    PyObject* out               # the array with the result
+    PyObject* loop
+    const Whole* whole          # within it
+    Py_ssize_t index
+    Turn turn
+
+cdef struct Chunk:
+    int n
+    bint flagged                # the last call has to be repeated
+    double estimate_ns
+    Item[MAX_CHUNK] items
+
+
+# ---- from a task to a turn ------------------------------------------------------
 
 
 cdef bint fits(
@@ -140,27 +162,6 @@ cdef bint fits(
         if array.shape[i] != like.shape[i]:
             return False
     return True
-
-
-cdef bint overlap(
-    const NDArray* one, Py_ssize_t one_bytes, const NDArray* two, Py_ssize_t two_bytes
-) noexcept:
-    return one.data < two.data + two_bytes and two.data < one.data + one_bytes
-
-
-cdef void run_loop(void* function, const Slot* args, Slot* result) noexcept nogil:
-    """The trampoline of a loop over whole arrays; -1 if it has set a flag."""
-    cdef Whole* whole = <Whole*>function
-    cdef int i, n = whole.n_inputs
-    cdef char* pointers[MAX_INPUTS + 1]
-    cdef Py_ssize_t size = args[n + 1].w
-    cdef int flags = FE_DIVBYZERO | FE_INVALID | FE_OVERFLOW | FE_UNDERFLOW
-    if fetestexcept(flags):  # of something before; to clear them takes ten times longer
-        feclearexcept(flags)
-    for i in range(n + 1):
-        pointers[i] = <char*><uintptr_t>args[i].w
-    whole.function(pointers, &size, whole.steps, whole.data)
-    result.w = -1 if fetestexcept(flags) else 0
 
 
 cdef ArrayLoop find_loop(object ufunc, object dtype):
@@ -189,60 +190,256 @@ cdef ArrayLoop make_loop(object ufunc, object dtype):
     return None
 
 
-cdef object pack_call(tuple task):
-    """Pack a task whose function is a ufunc, or return None."""
-    cdef tuple arrays = <tuple>task[1]
-    cdef dict keywords = <dict>task[2]
-    cdef Py_ssize_t n = len(arrays)
-    cdef PackedCall packed
-    if n == 0 or type(arrays[0]) is not _ndarray.ndarray:
+cdef object find_out(ArrayLoop loop, tuple args, dict keywords):
+    """The array for the result as the caller gives it, or None; False: do not ask."""
+    cdef Py_ssize_t n = len(args) - loop.whole.n_inputs
+    if len(keywords) != 0:
+        if n == 0 and len(keywords) == 1 and "out" in keywords:
+            return keywords["out"]
+        return False
+    if n == 0:
         return None
-    loop = find_loop(task[0], <object>(<NDArray*>arrays[0]).dtype)
-    if loop is None:
-        return None
-    if n == loop.whole.n_inputs:
-        if len(keywords) != 0:
-            if len(keywords) != 1 or "out" not in keywords:
-                return None
-            arrays += (keywords["out"],)
-        elif n_items(<NDArray*>arrays[0]) <= MAX_ITEMS:
-            arrays += (_empty(arrays[0].shape, loop.result_dtype),)
-        else:
-            return None
-    elif n != loop.whole.n_inputs + 1 or len(keywords) != 0 or loop.wants_out_named:
-        return None
-    packed = PackedCall.__new__(PackedCall)
-    if not loop.fill_arrays(arrays, packed.frame.slots):
-        return None
-    packed.kernel = loop
-    packed.task = task
-    packed.out = arrays[loop.whole.n_inputs]
-    return packed
+    return False if n != 1 or loop.wants_out_named else args[loop.whole.n_inputs]
+
+
+cdef bint prepare(
+    object function, tuple args, dict keywords, Item* item
+) except -1:
+    """Find what a call needs; False if NumPy has to do it. Nothing is kept then."""
+    cdef int i
+    cdef ArrayLoop loop
+    cdef NDArray* first
+    cdef Turn* turn = &item.turn
+    if len(args) == 0 or type(args[0]) is not _ndarray.ndarray:
+        return False
+    first = <NDArray*>args[0]
+    turn.size = n_items(first)
+    if not MIN_ITEMS <= turn.size <= MAX_ITEMS:
+        return False
+    loop = find_loop(function, <object>first.dtype)
+    if loop is None or len(args) < loop.whole.n_inputs:
+        return False
+    for i in range(loop.whole.n_inputs):
+        if not fits(args[i], loop.dtype, first, 0):
+            return False
+        turn.pointers[i] = (<NDArray*>args[i]).data
+    out = find_out(loop, args, keywords)
+    if out is None:
+        try:
+            out = _empty(args[0].shape, loop.result_dtype)
+        except MemoryError:  # which NumPy will raise for this task
+            return False
+    elif not fits(out, loop.result_dtype, first, WRITEABLE):
+        return False
+    turn.pointers[loop.whole.n_inputs] = (<NDArray*>out).data
+    for i in range(loop.whole.n_inputs):
+        if overlap(loop, i, turn):
+            return False
+    Py_INCREF(out)  # given back by `let_go`
+    item.out = <PyObject*>out
+    item.loop = <PyObject*>loop
+    item.whole = &loop.whole
+    return True
+
+
+cdef bint overlap(ArrayLoop loop, int i, const Turn* turn) noexcept:
+    """Whether input ``i`` and the result share memory."""
+    cdef char* one = turn.pointers[i]
+    cdef char* two = turn.pointers[loop.whole.n_inputs]
+    return (one < two + turn.size * loop.whole.steps[loop.whole.n_inputs]
+            and two < one + turn.size * loop.whole.steps[i])
+
+
+# ---- chunks ---------------------------------------------------------------------
+
+
+cdef int run_ufuncs(
+    Call call, Parker me, Py_ssize_t index, PyObject* payload, PyObject* function
+) except -1:
+    """Run a claimed call of a ufunc and calls after it. Takes the references."""
+    cdef Chunk chunk
+    cdef TaskSource source = call.source
+    # what is left is shared out evenly in the end
+    cdef Py_ssize_t most = 1 + source.pending // (2 * call.n_jobs)
+    cdef bint going_on = False
+    chunk.n = 0
+    chunk.estimate_ns = 0
+    try:
+        while add(&chunk, index, payload, function):
+            payload = NULL
+            if chunk.n >= min(most, <Py_ssize_t>MAX_CHUNK):
+                break
+            if chunk.estimate_ns >= CHUNK_NS or not next_is_ufunc_call(source):
+                break
+            payload = source.pop(&index, &function)
+            if payload == NULL:
+                break
+        if source.pending:
+            call.wake_one()
+        run_chunk(call, me, &chunk)
+        going_on = call.stop_state == 0
+    finally:
+        while chunk.n:
+            chunk.n -= 1
+            let_go(&chunk.items[chunk.n])
+        if payload != NULL and not going_on:
+            release_task(payload, function)
+            payload = NULL
+    if payload != NULL:  # NumPy has to do it
+        lose(call, 1)
+        run_one(call, call.outcomes, me, index, payload, function, False)
+    return 0
+
+
+cdef void lose(Call call, Py_ssize_t loss) noexcept:
+    """Give all this up for a call where it does not pay."""
+    cdef TaskSource source = call.source
+    source.ufunc_losses += loss
+    if source.ufunc_losses > max(8 * REPEAT_LOSS, call.outcomes.finished // 2):
+        source.chunks_ufuncs = False
+
+
+cdef bint next_is_ufunc_call(TaskSource source) noexcept:
+    return source.pending != 0 and is_ufunc_call(
+        source.ring[source.head].payload, source.ring[source.head].function
+    )
+
+
+cdef bint add(
+    Chunk* chunk, Py_ssize_t index, PyObject* payload, PyObject* function
+) except -1:
+    """Take a claimed task into the chunk, if it can be; else it stays the caller's."""
+    cdef Item* item = &chunk.items[chunk.n]
+    cdef ArrayLoop loop
+    cdef tuple task
+    if function != NULL:
+        if not prepare(<object>function, <tuple>payload, {}, item):
+            return False
+    else:
+        task = <tuple>payload
+        if not prepare(task[0], <tuple>task[1], <dict>task[2], item):
+            return False
+    item.index = index
+    item.payload = payload
+    item.function = function
+    chunk.n += 1
+    loop = <ArrayLoop>item.loop
+    # what is not known yet ends the chunk
+    chunk.estimate_ns += loop.item_ns * item.turn.size if loop.item_ns else CHUNK_NS
+    return True
+
+
+cdef int run_chunk(Call call, Parker me, Chunk* chunk) except -1:
+    cdef int begin = 0, end, i
+    while begin < chunk.n and call.stop_state == 0:
+        with nogil:  # GIL OUT: inner loops need none
+            end = run_loops(chunk, begin, <uint32_t*>&call.stop_state)
+        if chunk.flagged:
+            PyErr_Clear()  # of a loop; NumPy will raise it again
+            end -= 1
+        for i in range(begin, end):
+            settle(call.outcomes, &chunk.items[i])
+        if chunk.flagged and call.stop_state == 0:
+            repeat(call, me, &chunk.items[end])
+            end += 1
+        begin = end
+        if call.source.pending:
+            call.wake_one()
+    return 0
+
+
+cdef int run_loops(Chunk* chunk, int begin, const uint32_t* stop) noexcept nogil:
+    """Turn loops until one sets a flag or an exception; returns the end.
+
+    It also returns when they take so long that others should know.
+    """
+    cdef PyObject* const* exception = port_exception_place()
+    cdef Item* item
+    cdef int64_t began = port_monotonic_ns(), last = began, now
+    cdef int i
+    chunk.flagged = False
+    for i in range(begin, chunk.n):
+        item = &chunk.items[i]
+        chunk.flagged = run_loop(item.whole, &item.turn) or exception[0] != NULL
+        now = port_monotonic_ns()
+        item.turn.spent_ns = now - last
+        last = now
+        if chunk.flagged or now - began > SLOW_NS or port_load32(stop):
+            return i + 1
+    return chunk.n
+
+
+cdef bint run_loop(const Whole* whole, Turn* turn) noexcept nogil:
+    """One turn; whether it has set a floating-point flag that NumPy would look at."""
+    cdef int flags = FE_DIVBYZERO | FE_INVALID | FE_OVERFLOW | FE_UNDERFLOW
+    if fetestexcept(flags):  # of something before; to clear them takes ten times longer
+        feclearexcept(flags)
+    whole.function(turn.pointers, &turn.size, whole.steps, whole.data)
+    if not fetestexcept(flags):
+        return False
+    feclearexcept(flags)
+    return True
+
+
+cdef int settle(Outcomes outcomes, Item* item) except -1:
+    """Store the result of a call that is done."""
+    out = <object>item.out
+    (<ArrayLoop>item.loop).learn(&item.turn)
+    let_go(item)  # first, so that a caller who is woken finds nothing kept
+    outcomes.put(item.index, out, -1)
+    return 0
+
+
+cdef int repeat(Call call, Parker me, Item* item) except -1:
+    """Run a task like any other: NumPy warns or raises as it is told to."""
+    cdef PyObject* payload = item.payload
+    lose(call, REPEAT_LOSS)
+    item.payload = NULL
+    Py_DECREF(<object>item.out)
+    return run_one(
+        call, call.outcomes, me, item.index, payload, item.function, False
+    )
+
+
+cdef int let_go(Item* item) except -1:
+    cdef PyObject* payload = item.payload
+    if payload != NULL:
+        item.payload = NULL
+        Py_DECREF(<object>item.out)
+        release_task(payload, item.function)
+    return 0
+
+
+# ---- switching it on -------------------------------------------------------------
 
 
 def learn():
-    """Have ufuncs packed from now on if NumPy is imported; return whether it is."""
-    global _empty, _ufunc
-    if _empty is not None:
-        return True
+    """Look at NumPy, if it is imported; return whether ufuncs can be run here."""
+    global _empty, _seen, _ufunc
     numpy = sys.modules.get("numpy")
+    if _seen or numpy is None:
+        return _seen and _ndarray.ndarray is not None
+    if getattr(getattr(numpy, "__spec__", None), "_initializing", False):
+        return False  # another thread is importing it
     try:
         _ndarray.learn_numpy(numpy)
         _dtypes.update((id(dtype), dtype) for dtype in number_dtypes())
         for ufunc in numpy_ufuncs():
             if ufunc.nin <= MAX_INPUTS:
                 _loops[ufunc] = {}
-        _ufunc, empty = numpy.ufunc, numpy.empty
-    except (AttributeError, RuntimeError):  # another thread is importing it
+        _ufunc, _empty = numpy.ufunc, numpy.empty
+    except AttributeError:
         return False
-    if _ndarray.ndarray is None:
+    ufunc_hooks.kind = <PyTypeObject*>_ufunc
+    ufunc_hooks.run = run_ufuncs
+    _seen = True
+    return _ndarray.ndarray is not None
+
+
+def can_run(function, *args, **kwargs):
+    """Whether such a call would be run here, not by NumPy itself; for tests."""
+    cdef Item item
+    if not learn() or not prepare(function, args, kwargs, &item):
         return False
-    kernel_hooks.ufunc_type = <PyTypeObject*>_ufunc
-    kernel_hooks.pack_ufunc = pack_call
-    _empty = empty
+    Py_DECREF(<object>item.out)
     return True
-
-
-def packs(function, *args, **kwargs):
-    """Whether a task of such a call would be packed; for tests."""
-    return learn() and pack_call((function, args, kwargs)) is not None

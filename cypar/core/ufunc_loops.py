@@ -9,8 +9,8 @@ from __future__ import annotations
 import ctypes
 import sys
 
-# Types of numbers that have the same loops whatever the context: no objects, no dates.
-LETTERS = "?bBhHiIlLqQefdgFDG"
+# Types of numbers that are nothing but their bytes: no objects, no long doubles.
+LETTERS = "?bBhHiIlLqQefdFD"
 
 
 class _UFunc(ctypes.Structure):
