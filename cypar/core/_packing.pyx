@@ -3,8 +3,8 @@
 Everything is checked here, with the GIL, before the function is called: types and
 ranges of numbers; dtype, contiguity, alignment, writability and length of buffers.
 
-An exact ndarray is read through its C struct (see _ndarray) and kept by the caller. All
-other objects are asked for their buffer, which is held until `release`.
+An exact ndarray is read through its C struct (see _numpy_structs) and kept by the
+caller. All other objects are asked for their buffer, which is held until `release`.
 
 Thread safety: GIL. A frame has one owner.
 """
@@ -21,8 +21,8 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.number cimport PyNumber_Index
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
-from cypar.core cimport _ndarray
-from cypar.core._ndarray cimport (
+from cypar.core cimport _numpy_structs
+from cypar.core._numpy_structs cimport (
     ALIGNED, C_CONTIGUOUS, WRITEABLE, NDArray, n_items,
 )
 
@@ -194,7 +194,7 @@ cdef int pack_pointer(
     cdef NDArray* array
     if argument.dtype == NULL:
         find_dtypes(argument)  # NumPy may have been imported since
-    if type(value) is _ndarray.ndarray:
+    if type(value) is _numpy_structs.ndarray:
         array = <NDArray*>value
         if (
             (array.dtype == argument.dtype or array.dtype == argument.twin)
@@ -327,7 +327,7 @@ _LETTERS = {"q": "lq", "Q": "LQ", "i": "il", "I": "IL", "c": "bB", "v": ""}
 
 def _dtypes_of(code):
     numpy = sys.modules["numpy"]
-    _ndarray.learn_numpy(numpy)
+    _numpy_structs.learn_numpy(numpy)
     if code not in _dtypes:
         _dtypes[code] = tuple(
             numpy.dtype(letter)

@@ -15,7 +15,7 @@ cdef class TaskSource(TaskFifo):
     cdef public object capture        # (index, task) -> payload, right after a draw
     cdef public bint packs_kernels    # tasks that are kernels are packed when drawn
     cdef public bint chunks_ufuncs    # a worker may claim several calls of ufuncs
-    cdef Py_ssize_t ufunc_losses      # what that has cost where NumPy had to do them
+    cdef Py_ssize_t ufunc_misfits     # of these that NumPy has to do
     cdef public bint takes_apart      # of others, function and arguments are kept
     cdef list returned                # heap of (index, payload) given back
     cdef readonly Py_ssize_t drawn    # tasks drawn so far

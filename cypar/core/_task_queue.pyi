@@ -18,6 +18,7 @@ def as_task(
 class TaskSource(TaskFifo):
     capture: Callable[[int, Any], Any] | None
     packs_kernels: bool
+    chunks_ufuncs: bool
     takes_apart: bool
     pace: DrawPace | None
     @property

@@ -21,8 +21,8 @@ from types import ModuleType
 
 from cypar.core import signatures
 from cypar.core._capsules import capsule_context, capsule_name, capsule_pointer
+from cypar.core._numpy_structs import loop_at
 from cypar.core.signatures import Signature, Type
-from cypar.core.ufunc_loops import loop_at
 
 
 class Found:

@@ -7,11 +7,11 @@ import weakref
 
 import numpy as np
 import pytest
-from cypar.core._ufunc_tasks import can_run
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cypar import Parallel, delayed
+from cypar.core._ufunc_tasks import can_run, forget_flags, n_run
 from cypar.core.ufunc_loops import LETTERS, loop_for, numpy_ufuncs, sample
 
 UFUNCS = sorted(
@@ -26,6 +26,13 @@ LEFT_OUT = {"isnat", "ldexp"}
 pytestmark = pytest.mark.skipif(
     not hasattr(np.sqrt, "resolve_dtypes"), reason="NumPy does not tell its loops"
 )
+
+
+@pytest.fixture(autouse=True)
+def without_flags():
+    """What one test leaves to NumPy is tried again in the next."""
+    yield
+    forget_flags()
 
 
 @pytest.fixture
@@ -55,6 +62,14 @@ def numbers(dtype, n, seed):
         )
 
 
+def harmless(ufunc, dtype):
+    """Numbers that the function is defined for."""
+    x = np.arange(N) % 37 + 1
+    if dtype.kind not in "fc":
+        return x.astype(dtype)
+    return (x / 39 + (ufunc is np.arccosh)).astype(dtype)
+
+
 def same(a, b):
     """Whether arrays are equal to the bit."""
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
@@ -80,13 +95,19 @@ def calls_of(ufunc, make):
 def test_same_bits_as_numpy(ufunc, threads):
     """For all dtypes; with special values, where flags are set and NumPy repeats it."""
     with np.errstate(all="ignore"):
-        for make in (
-            lambda dtype, k: numbers(dtype, N, k),
-            lambda dtype, k: np.resize(np.roll(sample(dtype), k), N),
-        ):
+        makers = {
+            "no flags": lambda dtype, k: harmless(ufunc, dtype),
+            "any numbers": lambda dtype, k: numbers(dtype, N, k),
+        }
+        for special, make in makers.items():
             calls, expected = calls_of(ufunc, make)
+            can = sum(can_run(function, *args) for function, args, _ in calls)
+            before = n_run()
             results = threads(calls)
             assert all(map(same, results, expected))
+            assert n_run() <= before + can
+            if special == "no flags":
+                assert n_run() == before + can
             for result in results:
                 result[...] = 0
             outs = [
@@ -288,6 +309,20 @@ def test_a_deprecated_way_to_call_still_warns(threads, x):
         assert len(caught) == n_expected
 
 
+def test_writes_that_numpy_warns_of(threads, x):
+    def out():
+        return np.broadcast_arrays(np.zeros(N), np.zeros((1, N)))[0]
+
+    calls = [delayed(np.sqrt)(x.reshape(1, N), out()) for _ in range(5)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        np.sqrt(x.reshape(1, N), out())
+        n_expected = 5 * len(caught)
+        caught.clear()
+        threads(calls)
+        assert len(caught) == n_expected
+
+
 def test_loops_that_numpy_does_not_use_are_not_used():
     assert loop_for(np.sqrt, np.dtype("i8")) is None  # it converts them first
     assert loop_for(np.modf, np.dtype("f8")) is None
@@ -358,14 +393,19 @@ def test_an_exception_inside_a_loop(threads):
         assert np.array_equal(threads([delayed(np.power)(two, two)])[0], two * two)
 
 
-def test_when_all_have_flags(threads):
-    """The short way is given up, results and warnings stay the same."""
-    x = np.full(N, -1.0)
+def test_when_all_have_flags(threads, x):
+    """NumPy does nearly all of them, and gets no new ones after a while."""
+    y = -x
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        results = threads(delayed(np.sqrt)(x) for _ in range(500))
+        results = threads(delayed(np.sqrt)(y) for _ in range(500))
     assert np.isnan(results).all()
     assert len(caught) == 500
+    assert not can_run(np.sqrt, x)
+    for _ in range(50):
+        results = threads(delayed(np.sqrt)(x) for _ in range(100))
+    assert np.array_equal(results, [np.sqrt(x)] * 100)
+    assert can_run(np.sqrt, x)
 
 
 # ---- between draw and run ----------------------------------------------------------
@@ -425,16 +465,39 @@ def test_no_more_are_drawn_than_pre_dispatch(n):
     assert most <= n + 1
 
 
-def test_a_task_that_has_to_be_repeated_is_timed(x):
-    """Its own code runs for too long, after the loop."""
+def test_with_a_timeout_numpy_does_all(x):
+    """What it does after the loop may take too long."""
     late = threading.Event()
     parallel = Parallel(2, prefer="threads", timeout=0.1)
+    before = n_run()
     with (
         np.errstate(invalid="call", call=lambda *args: late.wait(20)),
         pytest.raises(TimeoutError),
     ):
         parallel([delayed(np.sqrt)(-x)])
     late.set()
+    assert n_run() == before
+
+
+def test_nothing_waits_for_the_code_that_numpy_calls(x):
+    """A task that is done again comes last; what may be any code is not claimed."""
+    next_has_run = threading.Event()
+    tell = np.frompyfunc(lambda a: next_has_run.set(), 1, 1)
+    waited = []
+
+    def wait(*args):
+        waited.append(next_has_run.wait(20))
+
+    def calls():
+        for _ in range(200):
+            yield delayed(np.sqrt)(x)
+        yield delayed(np.sqrt)(-x)
+        yield delayed(np.sqrt)(x)
+        yield delayed(tell)(1.0)
+
+    with np.errstate(invalid="call", call=wait):
+        Parallel(2, prefer="threads")(calls())
+    assert waited == [True]
 
 
 # ---- memory, threads, versions -----------------------------------------------------
@@ -459,22 +522,82 @@ def test_nothing_is_kept_alive(threads, until):
     until(is_all_gone)
 
 
-def test_python_runs_meanwhile(threads):
-    """A loop over a chunk of tasks does not hold the GIL."""
-    x = np.random.default_rng(1).random(30_000)
-    stop, turns = threading.Event(), [0]
+def test_two_workers_meet_a_loop_for_the_first_time(run_script):
+    """Both look for it, and both go on using it."""
+    run_script(
+        """
+        import threading
+        import numpy as np
+        from cypar import Parallel, delayed
+        from cypar.core import _ufunc_tasks
 
-    def count():
-        while not stop.is_set():
-            turns[0] += 1
+        found, real = threading.Barrier(2), _ufunc_tasks.loop_for
 
-    thread = threading.Thread(target=count)
-    thread.start()
-    results = threads(delayed(np.sin)(x) for _ in range(200))
-    stop.set()
-    thread.join()
-    assert turns[0] > 0
-    assert np.array_equal(results[-1], np.sin(x))
+        def slow(ufunc, dtype):
+            loop = real(ufunc, dtype)
+            found.wait(20)
+            return loop
+
+        _ufunc_tasks.loop_for = slow
+        x = np.random.default_rng(1).random(30_000)
+        threads = Parallel(2, prefer="threads")
+        results = threads(delayed(np.sin)(x) for _ in range(200))
+        assert all(np.array_equal(result, np.sin(x)) for result in results)
+        assert _ufunc_tasks.n_run() > 100
+        """,
+        env={"PYTHONMALLOC": "debug"},
+    )
+
+
+def test_two_threads_learn_of_numpy_at_once(run_script):
+    run_script(
+        """
+        import threading
+        import numpy as np
+        from cypar import Parallel, delayed
+        from cypar.core import _ufunc_tasks
+
+        both, real = threading.Barrier(2), _ufunc_tasks.numpy_ufuncs
+
+        def slow():
+            both.wait(20)
+            return real()
+
+        _ufunc_tasks.numpy_ufuncs = slow
+        x = np.random.default_rng(1).random(30_000)
+
+        def run():
+            results = Parallel(2, prefer="threads")(
+                delayed(np.sin)(x) for _ in range(200)
+            )
+            assert all(np.array_equal(result, np.sin(x)) for result in results)
+            done.append(1)
+
+        done = []
+        threads = [threading.Thread(target=run) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert done == [1, 1]
+        """,
+        env={"PYTHONMALLOC": "debug"},
+    )
+
+
+def test_python_without_ctypes(run_script):
+    run_script(
+        """
+        import sys
+        sys.modules["_ctypes"] = None
+        import numpy as np
+        from cypar import Parallel, delayed
+
+        threads = Parallel(2, prefer="threads")
+        assert threads([delayed(abs)(-1)]) == [1]
+        assert threads([delayed(np.sqrt)(np.ones(600))])[0].sum() == 600
+        """
+    )
 
 
 def test_ufuncs_as_tasks_of_a_program_that_has_numpy_late(run_script):

@@ -1,5 +1,6 @@
-"""NumPy's arrays, read through their C struct, whose layout NumPy's ABI fixes.
+"""NumPy's arrays and ufuncs, read through their C structs.
 
+NumPy's ABI fixes their layout, which is verified all the same. To read an array takes
 15 ns instead of 150 for the buffer protocol, which has to describe the dtype in a
 string. No buffer export is needed where the caller keeps the array: one that others
 refer to does not let go of its memory, unless ``resize(refcheck=False)`` makes it.
@@ -53,3 +54,26 @@ cdef Py_ssize_t n_items(const NDArray* array) noexcept:
     for i in range(array.n_dims):
         n *= array.shape[i]
     return n
+
+
+def loop_at(ufunc, int i):
+    """Return the address of the loop for ``ufunc.types[i]`` and its last argument.
+
+    Raises
+    ------
+    TypeError
+        If the loop works on more than single numbers, or has more than one result.
+    """
+    cdef UFunc* struct = <UFunc*>ufunc
+    if (struct.n_inputs, struct.n_outputs, struct.n_types) != (
+        ufunc.nin, ufunc.nout, ufunc.ntypes
+    ) or not 0 <= i < struct.n_types:
+        raise TypeError("this version of NumPy has another layout of ufuncs")
+    if ufunc.signature is not None or ufunc.nout != 1 or struct.functions[i] == NULL:
+        raise TypeError(
+            f"the ufunc {ufunc.__name__} cannot be a kernel: it must have one result "
+            "for one number of each input"
+        )
+    return <uintptr_t>struct.functions[i], (
+        <uintptr_t>struct.data[i] if struct.data != NULL else 0
+    )

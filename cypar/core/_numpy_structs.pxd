@@ -1,8 +1,8 @@
-"""NumPy's arrays, read through their C struct."""
+"""NumPy's arrays and ufuncs, read through their C structs."""
 
 from cpython.ref cimport PyObject
 
-# The public beginning of NumPy's PyArrayObject.
+# The public beginning of PyArrayObject.
 cdef struct NDArray:
     PyObject head
     char* data
@@ -16,7 +16,18 @@ cdef struct NDArray:
 cdef enum:
     C_CONTIGUOUS = 0x1
     ALIGNED = 0x100
-    WRITEABLE = 0x400
+    WRITEABLE = 0x400   # perhaps with a warning: then the flags are negative
+
+# The public beginning of PyUFuncObject.
+cdef struct UFunc:
+    PyObject head
+    int n_inputs
+    int n_outputs
+    int n_arguments
+    int identity
+    void** functions
+    void** data
+    int n_types
 
 cdef object ndarray             # numpy.ndarray once its layout has been verified
 

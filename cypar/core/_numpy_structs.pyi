@@ -1,0 +1,3 @@
+from typing import Any
+
+def loop_at(ufunc: Any, i: int) -> tuple[int, int]: ...
