@@ -17,6 +17,7 @@ sys.path.insert(0, sys.argv[3])
 import engine_bodies as bodies
 import group_bodies as groups
 import kernel_functions
+import numpy as np
 
 import cypar
 from cypar import Kernel, Parallel, delayed
@@ -98,9 +99,26 @@ def map_kernel(rng, n_jobs):
     assert out[-1] == 4 * n - 3
 
 
+def ufunc_tasks(rng, n_jobs):
+    """In chunks, but for some that NumPy has to repeat."""
+    x = np.full(rng.randrange(400, 5000), 4.0)
+    ufunc = rng.choice([np.sqrt, np.exp, np.negative, np.square])
+    wrong = rng.choice([0, 7, 100])
+    with np.errstate(all="ignore"):
+        calls = [
+            delayed(ufunc)(-x if wrong and i % wrong == 0 else x) for i in range(200)
+        ]
+        results = Parallel(n_jobs=n_jobs, backend="threading")(calls)
+        expected = {sign: ufunc(sign * x) for sign in (1, -1)}
+    for result, (_, args, _) in zip(results, calls, strict=True):
+        assert np.array_equal(
+            result, expected[1 if args[0] is x else -1], equal_nan=True
+        )
+
+
 ACTIONS = [
     *(cover, nest, group, tree, fail, reduce, leave, python_tasks),
-    *(kernel_tasks, failing_kernels, map_kernel),
+    *(kernel_tasks, failing_kernels, map_kernel, ufunc_tasks),
 ]
 
 
