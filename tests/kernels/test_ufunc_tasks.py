@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cypar import Parallel, delayed
-from cypar.core._ufunc_tasks import can_run, forget_flags, n_run
+from cypar.core._array_loops import forget_flags
+from cypar.core._ufunc_tasks import can_run, n_run
 from cypar.core.ufunc_loops import LETTERS, loop_for, numpy_ufuncs, sample
 
 UFUNCS = sorted(
@@ -529,16 +530,16 @@ def test_two_workers_meet_a_loop_for_the_first_time(run_script):
         import threading
         import numpy as np
         from cypar import Parallel, delayed
-        from cypar.core import _ufunc_tasks
+        from cypar.core import _array_loops, _ufunc_tasks
 
-        found, real = threading.Barrier(2), _ufunc_tasks.loop_for
+        found, real = threading.Barrier(2), _array_loops.loop_for
 
         def slow(ufunc, dtype):
             loop = real(ufunc, dtype)
             found.wait(20)
             return loop
 
-        _ufunc_tasks.loop_for = slow
+        _array_loops.loop_for = slow
         x = np.random.default_rng(1).random(30_000)
         threads = Parallel(2, prefer="threads")
         results = threads(delayed(np.sin)(x) for _ in range(200))
@@ -555,15 +556,15 @@ def test_two_threads_learn_of_numpy_at_once(run_script):
         import threading
         import numpy as np
         from cypar import Parallel, delayed
-        from cypar.core import _ufunc_tasks
+        from cypar.core import _array_loops
 
-        both, real = threading.Barrier(2), _ufunc_tasks.numpy_ufuncs
+        both, real = threading.Barrier(2), _array_loops.numpy_ufuncs
 
         def slow():
             both.wait(20)
             return real()
 
-        _ufunc_tasks.numpy_ufuncs = slow
+        _array_loops.numpy_ufuncs = slow
         x = np.random.default_rng(1).random(30_000)
 
         def run():
@@ -646,7 +647,7 @@ def test_numpy_that_calls_other_loops(run_script):
     run_script(
         """
         import numpy as np
-        from cypar.core import _ufunc_tasks, ufunc_loops
+        from cypar.core import _array_loops, _ufunc_tasks, ufunc_loops
 
         def another(ufunc, dtype):
             return (*ufunc_loops.loop_at(np.cbrt, 2), dtype)
@@ -656,7 +657,7 @@ def test_numpy_that_calls_other_loops(run_script):
 
         x = np.linspace(0, 1, 600)
         for fake, ufunc in ((another, np.sqrt), (broken, np.exp)):
-            _ufunc_tasks.loop_for = fake
+            _array_loops.loop_for = fake
             assert not _ufunc_tasks.can_run(ufunc, x)
         """
     )

@@ -1,0 +1,6 @@
+from typing import Any
+
+class ArrayLoop:
+    def __init__(self, ufunc: Any, dtype: Any, found: tuple[int, int, Any]) -> None: ...
+
+def forget_flags() -> None: ...
