@@ -169,11 +169,11 @@ def test_short_loops_in_a_row_get_a_helper(bodies):
 
 def test_short_loops_now_and_then_start_no_helper(bodies):
     counts = zeros(32)
-    bodies.cover_often(counts, 32, 2, 1000, 10)
+    bodies.cover_often(counts, 32, 2, 200, 10)
     _helper_threads.retire()
     for _ in range(100):
         threading.Event().wait(0.001)
-        bodies.cover_often(counts, 32, 2, 1000, 1)
+        bodies.cover_often(counts, 32, 2, 200, 1)
     assert _helper_threads.live_count() == 0
 
 

@@ -421,7 +421,7 @@ def test_arrays_are_looked_at_when_the_task_runs():
         yield delayed(np.negative)(x)
         yield delayed(np.negative)(y)
         yield delayed(np.negative)(y, out)
-        x.shape = (N,)
+        x.resize((N,), refcheck=False)
         y.resize(3, refcheck=False)
 
     results = Parallel(2, prefer="threads", on_error="return")(calls())
