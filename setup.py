@@ -35,6 +35,7 @@ def extensions():
             include_dirs=["cypar/core"],  # for _port.h
             depends=[*map(str, Path("cypar/core").glob("*.h")), "setup.py"],
             extra_compile_args=["/O2"] if on_windows else C_FLAGS,
+            libraries=[] if on_windows else ["m"],
             extra_link_args=[] if on_windows else ["-pthread"],
         )
         for path in sorted(Path("cypar").rglob("*.pyx"))

@@ -4,6 +4,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
 from cypar.core._native_call cimport loop_function
+from cypar.core._numpy_structs cimport DType
 
 cdef enum:
     MAX_INPUTS = 3
@@ -23,7 +24,7 @@ cdef struct Turn:
 
 cdef class ArrayLoop:
     cdef InnerLoop inner
-    cdef object dtype
+    cdef DType* dtype           # which NumPy keeps for ever, like the next
     cdef object result_dtype
     cdef bint wants_out_named   # else it warns
     cdef double item_ns         # that it takes; 0: not known yet
@@ -33,11 +34,16 @@ cdef class ArrayLoop:
     cdef bint is_that_of(self, object ufunc) except -1
     cdef void learn(self, const Turn* turn) noexcept
     cdef void flagged(self) noexcept
-    cdef bint is_left_out(self) noexcept
 
-cdef bint prepare(
-    object function, tuple args, dict keywords,
+cdef enum:
+    MISFIT      # NumPy has to do it
+    LEFT_OUT    # NumPy shall do it, since others have set flags
+    READY
+
+cdef int prepare(
+    object function, tuple args, dict keywords, bint is_claimed,
     PyObject** array_loop, PyObject** result, Turn* turn
 ) except -1
+cdef bint read_arrays(ArrayLoop loop, tuple args, object out, Turn* turn)
 cdef bint run_loop(const InnerLoop* inner, Turn* turn) noexcept nogil
 cdef object learn_ufuncs()

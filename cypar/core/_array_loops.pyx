@@ -26,7 +26,7 @@ from libc.stdint cimport uintptr_t
 
 from cypar.core cimport _numpy_structs
 from cypar.core._numpy_structs cimport (
-    ALIGNED, C_CONTIGUOUS, WRITEABLE, NDArray, n_items,
+    ALIGNED, C_CONTIGUOUS, WRITEABLE, DType, NDArray, is_plain, n_items,
 )
 
 from cypar.core.ufunc_loops import loop_for, number_dtypes, numpy_ufuncs, sample
@@ -46,8 +46,8 @@ cdef double MAX_GROWTH = 4      # of a loop's time: one call may just have been 
 cdef object _empty = None       # numpy.empty
 cdef object _ufunc = None       # numpy.ufunc
 cdef bint _seen = False
-cdef dict _loops = {}           # ufunc of NumPy -> {id(dtype): ArrayLoop or None}
-cdef dict _dtypes = {}          # id(dtype) -> dtype; long equals long long, so by id
+cdef dict _loops = {}           # ufunc of NumPy -> {dtype.num: ArrayLoop or None}
+cdef dict _dtypes = {}          # dtype.num -> dtype
 
 
 cdef class ArrayLoop:
@@ -62,7 +62,7 @@ cdef class ArrayLoop:
         for i in range(self.inner.n_inputs):
             self.inner.steps[i] = dtype.itemsize
         self.inner.steps[self.inner.n_inputs] = result_dtype.itemsize
-        self.dtype = dtype
+        self.dtype = <DType*>dtype
         self.result_dtype = result_dtype
         self.wants_out_named = ufunc.__name__ in ("maximum", "minimum")  # NumPy 2.4
 
@@ -71,7 +71,7 @@ cdef class ArrayLoop:
         cdef int i
         cdef Turn turn
         numpy = sys.modules["numpy"]
-        x = sample(self.dtype)
+        x = sample(<object><PyObject*>self.dtype)
         ours, theirs = numpy.zeros((2, len(x)), self.result_dtype)
         turn.size = len(x)
         for i in range(self.inner.n_inputs):
@@ -96,14 +96,10 @@ cdef class ArrayLoop:
 
     cdef void flagged(self) noexcept:
         """Note a call that has to be done twice: leave the next ones to NumPy."""
-        self.back_off = min(2 * self.back_off + 1, <Py_ssize_t>MAX_BACK_OFF)
+        if self.left_out == 0:  # else another one of the same chunk
+            self.back_off *= 2
+        self.back_off = min(self.back_off + 1, <Py_ssize_t>MAX_BACK_OFF)
         self.left_out = self.back_off
-
-    cdef bint is_left_out(self) noexcept:
-        if self.left_out == 0:
-            return False
-        self.left_out -= 1
-        return True
 
 
 cdef object learn_ufuncs():
@@ -116,7 +112,7 @@ cdef object learn_ufuncs():
         return None  # another thread is importing it
     try:
         _numpy_structs.learn_numpy(numpy)
-        dtypes = {id(dtype): dtype for dtype in number_dtypes()}
+        dtypes = {dtype.num: dtype for dtype in number_dtypes()}
         loops = {ufunc: {} for ufunc in numpy_ufuncs() if ufunc.nin <= MAX_INPUTS}
         empty, kind = numpy.empty, numpy.ufunc
     except Exception:  # it is no NumPy, or one that works in another way
@@ -129,15 +125,16 @@ cdef object learn_ufuncs():
 
 
 cdef bint fits(
-    object value, object dtype, const NDArray* like, bint is_written
-) noexcept:
+    object value, const DType* dtype, const NDArray* like, bint is_written
+):
     """Whether NumPy would run a loop on this array's memory as it is."""
     cdef int i
     cdef NDArray* array = <NDArray*>value
     cdef int flags = C_CONTIGUOUS | ALIGNED | (WRITEABLE if is_written else 0)
     if (
         type(value) is not _numpy_structs.ndarray
-        or array.dtype != <PyObject*>dtype
+        or not (array.dtype == dtype
+                or (array.dtype.number == dtype.number and is_plain(array.dtype)))
         or array.n_dims != like.n_dims
         or array.flags & flags != flags
         or (is_written and array.flags < 0)
@@ -149,16 +146,16 @@ cdef bint fits(
     return True
 
 
-cdef ArrayLoop find_loop(object ufunc, object dtype):
+cdef ArrayLoop find_loop(object ufunc, object number):
     """The loop for arrays of a dtype; None if NumPy itself has to do the call."""
     cdef dict loops = <dict>_loops.get(ufunc)
     cdef ArrayLoop loop
     if loops is None:
         return None
-    key = <uintptr_t><PyObject*>dtype
-    if key in loops:
-        return loops[key]
-    if key not in _dtypes:
+    if number in loops:
+        return loops[number]
+    dtype = _dtypes.get(number)
+    if dtype is None:
         return None
     try:
         found = loop_for(ufunc, dtype)
@@ -167,7 +164,7 @@ cdef ArrayLoop find_loop(object ufunc, object dtype):
             loop = None
     except Exception:  # a version of NumPy that works in another way
         return None
-    return loops.setdefault(key, loop)  # other threads may have found it meanwhile
+    return loops.setdefault(number, loop)  # other threads may have found it meanwhile
 
 
 cdef object find_out(ArrayLoop loop, tuple args, dict keywords):
@@ -182,41 +179,44 @@ cdef object find_out(ArrayLoop loop, tuple args, dict keywords):
     return False if n != 1 or loop.wants_out_named else args[loop.inner.n_inputs]
 
 
-cdef bint prepare(
-    object function, tuple args, dict keywords,
+cdef int prepare(
+    object function, tuple args, dict keywords, bint is_claimed,
     PyObject** array_loop, PyObject** result, Turn* turn
 ) except -1:
-    """Find what a call needs; False if NumPy has to do it.
+    """Find what a call needs: MISFIT, LEFT_OUT or READY.
 
-    The `ArrayLoop` and the array for the result become the caller's references.
-    Arrays are read last: whatever code runs before may change them.
+    If it is ready, the `ArrayLoop` and the array for the result are the caller's
+    references. ``is_claimed``: if it is left out, NumPy will do it now.
     """
     cdef ArrayLoop loop
     if len(args) == 0 or type(args[0]) is not _numpy_structs.ndarray:
-        return False
+        return MISFIT
     if not MIN_ITEMS <= n_items(<NDArray*>args[0]) <= MAX_ITEMS:
-        return False
-    loop = find_loop(function, <object>(<NDArray*>args[0]).dtype)
-    if loop is None or len(args) < loop.inner.n_inputs or loop.is_left_out():
-        return False
+        return MISFIT
+    loop = find_loop(function, (<NDArray*>args[0]).dtype.number)
+    if loop is None or len(args) < loop.inner.n_inputs:
+        return MISFIT
+    if loop.left_out > 0:
+        loop.left_out -= is_claimed
+        return LEFT_OUT
     out = find_out(loop, args, keywords)
     if out is None:
         if not inputs_fit(loop, args):
-            return False
+            return MISFIT
         try:
             out = _empty(args[0].shape, loop.result_dtype)
         except MemoryError:  # which NumPy will raise for this task
-            return False
+            return MISFIT
     if not read_arrays(loop, args, out, turn):
-        return False
+        return MISFIT
     Py_INCREF(out)
     result[0] = <PyObject*>out
     Py_INCREF(loop)
     array_loop[0] = <PyObject*>loop
-    return True
+    return READY
 
 
-cdef bint inputs_fit(ArrayLoop loop, tuple args) noexcept:
+cdef bint inputs_fit(ArrayLoop loop, tuple args):
     cdef int i
     for i in range(loop.inner.n_inputs):
         if not fits(args[i], loop.dtype, <NDArray*>args[0], False):
@@ -224,15 +224,18 @@ cdef bint inputs_fit(ArrayLoop loop, tuple args) noexcept:
     return True
 
 
-cdef bint read_arrays(ArrayLoop loop, tuple args, object out, Turn* turn) noexcept:
-    """Note where the numbers are; False if they are not as a loop needs them."""
+cdef bint read_arrays(ArrayLoop loop, tuple args, object out, Turn* turn):
+    """Note where the numbers are; False if they are not as a loop needs them.
+
+    Any Python code that runs before the turn may change the arrays.
+    """
     cdef int i
     cdef NDArray* first = <NDArray*>args[0]
     turn.size = n_items(first)
     if not (
         MIN_ITEMS <= turn.size <= MAX_ITEMS
         and inputs_fit(loop, args)
-        and fits(out, loop.result_dtype, first, True)
+        and fits(out, <DType*>loop.result_dtype, first, True)
     ):
         return False
     turn.pointers[loop.inner.n_inputs] = (<NDArray*>out).data

@@ -2,6 +2,16 @@
 
 from cpython.ref cimport PyObject
 
+# The beginning of PyArray_Descr that all versions have.
+cdef struct DType:
+    PyObject head
+    PyObject* kind_of_scalar
+    char kind
+    char letter
+    char byte_order
+    char flags
+    int number
+
 # The public beginning of PyArrayObject.
 cdef struct NDArray:
     PyObject head
@@ -10,7 +20,7 @@ cdef struct NDArray:
     Py_ssize_t* shape
     Py_ssize_t* strides
     PyObject* base
-    PyObject* dtype
+    DType* dtype
     int flags
 
 cdef enum:
@@ -32,4 +42,5 @@ cdef struct UFunc:
 cdef object ndarray             # numpy.ndarray once its layout has been verified
 
 cdef int learn_numpy(object numpy) except -1
+cdef bint is_plain(const DType* dtype)
 cdef Py_ssize_t n_items(const NDArray* array) noexcept

@@ -21,7 +21,8 @@ cdef int learn_numpy(object numpy) except -1:
         return 0
     array = numpy.zeros((5, 3, 2), "f4")
     views = [array, array[::2], array[:, 1:, :1], array[3, 1], array[0, 0, :0]]
-    if all([_reads_right(view) for view in views]):
+    dtypes = [numpy.dtype(code) for code in ("?", "i1", ">i4", "<u8", "f4", "c16")]
+    if all([_reads_right(view) for view in views] + [_is_right(d) for d in dtypes]):
         array.flags.writeable = False
         if _reads_right(array):
             ndarray = numpy.ndarray
@@ -35,7 +36,7 @@ cdef bint _reads_right(object view) except -1:
     flags = view.flags
     if (
         array.n_dims != view.ndim
-        or <object>array.dtype is not view.dtype
+        or <PyObject*>array.dtype != <PyObject*>view.dtype
         or <uintptr_t>array.data != <uintptr_t>view.__array_interface__["data"][0]
         or bool(array.flags & C_CONTIGUOUS) != flags.c_contiguous
         or bool(array.flags & ALIGNED) != flags.aligned
@@ -46,6 +47,24 @@ cdef bint _reads_right(object view) except -1:
         if array.shape[i] != view.shape[i] or array.strides[i] != view.strides[i]:
             return False
     return True
+
+
+cdef bint _is_right(object dtype) except -1:
+    cdef DType* struct = <DType*>dtype
+    return (
+        (chr(struct.kind), chr(struct.letter), chr(struct.byte_order), struct.number)
+        == (dtype.kind, dtype.char, dtype.byteorder, dtype.num)
+    )
+
+
+cdef bint is_plain(const DType* dtype):
+    """Whether all there is to the dtype of a number is its ``number``.
+
+    NumPy has one object for each of these, but makes others when it unpickles arrays.
+    """
+    if dtype.byte_order != c"=" and dtype.byte_order != c"|":
+        return False
+    return (<object><PyObject*>dtype).metadata is None
 
 
 cdef Py_ssize_t n_items(const NDArray* array) noexcept:

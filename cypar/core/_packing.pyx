@@ -197,7 +197,8 @@ cdef int pack_pointer(
     if type(value) is _numpy_structs.ndarray:
         array = <NDArray*>value
         if (
-            (array.dtype == argument.dtype or array.dtype == argument.twin)
+            (<PyObject*>array.dtype == argument.dtype
+             or <PyObject*>array.dtype == argument.twin)
             and array.flags & (C_CONTIGUOUS | ALIGNED) == C_CONTIGUOUS | ALIGNED
             and (argument.is_const or array.flags & WRITEABLE)
         ):

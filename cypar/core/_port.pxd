@@ -1,4 +1,4 @@
-"""The only `cdef extern` of the project: what _port.h offers, and Python itself."""
+"""What _port.h offers, and what Cython's own declarations of Python lack."""
 
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t

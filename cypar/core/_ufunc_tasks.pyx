@@ -17,7 +17,8 @@ from cpython.ref cimport (
 from libc.stdint cimport int64_t, uint32_t
 
 from cypar.core._array_loops cimport (
-    ArrayLoop, InnerLoop, Turn, learn_ufuncs, prepare, run_loop,
+    MISFIT, READY, ArrayLoop, InnerLoop, Turn, learn_ufuncs, prepare, read_arrays,
+    run_loop,
 )
 from cypar.core._helper_threads cimport Parker
 from cypar.core._port cimport port_exception_place, port_load32, port_monotonic_ns
@@ -43,7 +44,7 @@ cdef struct Item:
     const InnerLoop* inner      # within it
     Py_ssize_t index
     Turn turn
-    bint flagged                # NumPy has to do it again
+    bint is_for_numpy           # it has set a flag, or its arrays have changed
 
 cdef struct Chunk:
     int n
@@ -59,10 +60,12 @@ cdef int run_ufuncs(
     cdef TaskSource source = call.source
     # what is left is shared out evenly in the end
     cdef Py_ssize_t most = 1 + source.pending // (2 * call.n_jobs)
+    cdef int is_ready
     chunk.n = 0
     chunk.estimate_ns = 0
     try:
-        if add(&chunk, index, payload, function):
+        is_ready = add(&chunk, index, payload, function, True)
+        if is_ready == READY:
             payload = NULL
             while (
                 chunk.n < min(most, <Py_ssize_t>MAX_CHUNK)
@@ -82,7 +85,7 @@ cdef int run_ufuncs(
         while chunk.n:
             chunk.n -= 1
             let_go(&chunk.items[chunk.n])
-    source.ufunc_misfits += 1
+    source.ufunc_misfits += is_ready == MISFIT
     if source.ufunc_misfits > max(MAX_MISFITS, call.outcomes.finished // 2):
         source.chunks_ufuncs = False
     if source.pending:
@@ -90,31 +93,38 @@ cdef int run_ufuncs(
     return run_one(call, call.outcomes, me, index, payload, function, False)
 
 
-cdef bint add(
-    Chunk* chunk, Py_ssize_t index, PyObject* payload, PyObject* function
+cdef int add(
+    Chunk* chunk, Py_ssize_t index, PyObject* payload, PyObject* function,
+    bint is_claimed,
 ) except -1:
-    """Take a claimed task into the chunk, if it can be; else it stays the caller's."""
+    """Take a task into the chunk, if it is READY; else it stays the caller's."""
     cdef Item* item = &chunk.items[chunk.n]
     cdef ArrayLoop loop
     cdef object ufunc
+    cdef int is_ready
     cdef tuple args
     cdef dict keywords
     if function != NULL:
         ufunc, args, keywords = <object>function, <tuple>payload, {}
     else:
         ufunc, args, keywords = <tuple>payload
-    if not prepare(ufunc, args, keywords, &item.loop, &item.out, &item.turn):
-        return False
+    is_ready = prepare(
+        ufunc, args, keywords, is_claimed, &item.loop, &item.out, &item.turn
+    )
+    if is_ready != READY:
+        return is_ready
     loop = <ArrayLoop>item.loop
     item.inner = &loop.inner
-    item.flagged = False
+    item.is_for_numpy = False
     item.index = index
     item.payload = payload
     item.function = function
     chunk.n += 1
-    # what is not known yet ends the chunk
-    chunk.estimate_ns += loop.item_ns * item.turn.size if loop.item_ns else CHUNK_NS
-    return True
+    if loop.item_ns == 0 or loop.back_off > 0:
+        chunk.estimate_ns += CHUNK_NS  # it ends the chunk: slow, or with flags again
+    else:
+        chunk.estimate_ns += loop.item_ns * item.turn.size
+    return READY
 
 
 cdef bint claim_next(TaskSource source, Chunk* chunk) except -1:
@@ -132,7 +142,7 @@ cdef bint claim_next(TaskSource source, Chunk* chunk) except -1:
     Py_INCREF(<object>payload)
     Py_XINCREF(function)
     try:
-        if add(chunk, index, payload, function):
+        if add(chunk, index, payload, function, False) == READY:
             # its preparation may have let another worker run
             if source.pending != 0 and source.drawn - source.pending == index:
                 is_claimed = source.may_start()
@@ -152,25 +162,37 @@ cdef bint claim_next(TaskSource source, Chunk* chunk) except -1:
 
 
 cdef int run_chunk(Call call, Parker me, Chunk* chunk) except -1:
-    cdef int begin = 0, end, i, n_flagged = 0
+    cdef int begin = 0, end, i, n_for_numpy = 0
     cdef Item* item
     while begin < chunk.n and call.stop_state == 0:
+        for i in range(begin, chunk.n):
+            read_again(&chunk.items[i])
         with nogil:  # GIL OUT: inner loops need none
             end = run_loops(chunk, begin, <uint32_t*>&call.stop_state)
         PyErr_Clear()  # of the last loop; NumPy will raise it again
         for i in range(begin, end):
             item = &chunk.items[i]
-            if item.flagged:
-                n_flagged += 1
+            if item.is_for_numpy:
+                n_for_numpy += 1
             else:
                 settle(call.outcomes, item)
         begin = end
         if call.source.pending:
             call.wake_one()
     # last, since NumPy may call the user's code
-    for i in range(chunk.n if n_flagged else 0):
-        if chunk.items[i].flagged and call.stop_state == 0:
+    for i in range(chunk.n if n_for_numpy else 0):
+        if chunk.items[i].is_for_numpy and call.stop_state == 0:
             repeat(call, me, &chunk.items[i])
+    return 0
+
+
+cdef int read_again(Item* item) except -1:
+    """Have NumPy do what no longer fits: much code may have run since it was added."""
+    cdef tuple args = <tuple>item.payload
+    if item.function == NULL:
+        args = <tuple>args[1]
+    if not read_arrays(<ArrayLoop>item.loop, args, <object>item.out, &item.turn):
+        item.is_for_numpy = True
     return 0
 
 
@@ -185,12 +207,14 @@ cdef int run_loops(Chunk* chunk, int begin, const uint32_t* stop) noexcept nogil
     cdef int i
     for i in range(begin, chunk.n):
         item = &chunk.items[i]
-        item.flagged = run_loop(item.inner, &item.turn)
+        if item.is_for_numpy:
+            continue
+        item.is_for_numpy = run_loop(item.inner, &item.turn)
         now = port_monotonic_ns()
         item.turn.spent_ns = now - last
         last = now
         if exception[0] != NULL:
-            item.flagged = True
+            item.is_for_numpy = True
             return i + 1
         if now - began > SLOW_NS or port_load32(stop):
             return i + 1
@@ -247,7 +271,7 @@ def can_run(function, *args, **kwargs):
     cdef Chunk chunk
     chunk.n = 0
     task = (function, args, kwargs)
-    if not learn() or not add(&chunk, 0, <PyObject*>task, NULL):
+    if not learn() or add(&chunk, 0, <PyObject*>task, NULL, False) != READY:
         return False
     Py_INCREF(task)  # given back by `let_go`
     let_go(&chunk.items[0])

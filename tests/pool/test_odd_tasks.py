@@ -196,3 +196,28 @@ def test_fewer_workers_where_descriptors_run_out(run_script):
         assert 1 in outcomes, outcomes  # with room for one worker only
         """
     )
+
+
+def test_a_task_that_uses_up_all_descriptors(run_script):
+    """It fails with its own error, although nothing can be opened any more."""
+    run_script(
+        """
+        import os, resource
+        from cypar import Parallel, delayed
+
+        def use_up():
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))
+            files = []
+            while True:
+                files.append(open(os.devnull))
+
+        for _ in range(2):  # the second finds all that is needed imported
+            try:
+                Parallel(n_jobs=2)(delayed(use_up)() for _ in range(2))
+            except OSError as error:
+                assert type(error) is OSError and error.errno == 24, repr(error)
+            else:
+                raise AssertionError("no error")
+        """
+    )

@@ -290,10 +290,26 @@ def threads_of(library, n_threads):
 def _encode_error(exc, function, args, kwargs):
     if type(exc) is CannotAttachError:
         return None  # the task has not begun
-    # needed only after a failure, and slow to import
-    from cypar.transport.failures import encode_failure
+    if _spare_fd >= 0:
+        os.close(_spare_fd)  # an import needs one; the task may have used up all others
+    try:
+        # needed only after a failure, and slow to import
+        from cypar.transport.failures import encode_failure
 
-    return encode_failure(exc, function, args, kwargs)
+        return encode_failure(exc, function, args, kwargs)
+    finally:
+        _keep_spare_descriptor()
+
+
+_spare_fd = -1
+
+
+def _keep_spare_descriptor():
+    global _spare_fd
+    try:
+        _spare_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # there are none left, or no such file
+        _spare_fd = -1
 
 
 def _join_multiprocessing(authkey, tracker_fd, parent_pid):
@@ -337,6 +353,7 @@ def main(channel_fd, page_fd, life_fd, parent_pid, stderr_fd):
     os.close(stderr_fd)
     faulthandler.enable(file=2)  # sys.stderr may be another file, or None
     print_lines_at_once()
+    _keep_spare_descriptor()
     status = 1
     try:
         WorkerServer(channel, page, parent_pid).serve()
