@@ -444,34 +444,44 @@ def test_arrays_are_looked_at_when_the_task_runs():
     assert isinstance(results[2].exception, ValueError)
 
 
-def test_arrays_that_change_while_others_run():
+def test_arrays_that_change_while_others_run(run_script):
     """Each stretch without the GIL begins with a look at what it will touch."""
-    arrays = [np.ones(20_000) for _ in range(200)]
-    wrong = np.full(N, 2), np.full(N, -1)  # power sets an exception: a stretch ends
+    run_script(
+        """
+        import weakref
+        import numpy as np
+        from cypar import Parallel, delayed
+        from cypar.core._ufunc_tasks import n_run
 
-    def shrink():
-        for array in arrays:
-            array.resize(3, refcheck=False)
+        threads = Parallel(2, prefer="threads", on_error="return", pre_dispatch="all")
+        two, powers = np.full(600, 2), np.full(600, -1)
+        for _ in range(20):  # how long they take is known then
+            threads(delayed(np.power)(two, two) for _ in range(50))
+            threads(delayed(np.negative)(np.ones(600)) for _ in range(50))
+        arrays = [np.ones(600) for _ in range(40)]
 
-    def calls():
-        for i in range(200):
-            if i % 8 == 5:
-                x = np.ones(N)
-                if i == 101:
-                    weakref.finalize(x, shrink)
-                yield delayed(np.negative)(x)
-                del x
-            elif i % 8 == 6:
-                yield delayed(np.power)(*wrong)
-            else:
-                yield delayed(np.negative)(arrays[i])
+        def shrink():
+            for array in arrays:
+                array.resize(3, refcheck=False)
 
-    parallel = Parallel(2, prefer="threads", on_error="return", pre_dispatch="all")
-    for result in parallel(calls()):
-        if isinstance(result, np.ndarray):
-            assert (result == -1).all()
-        else:
-            assert isinstance(result.exception, ValueError)
+        def calls():
+            x = np.ones(600)
+            weakref.finalize(x, shrink)
+            yield delayed(np.negative)(x)  # in a chunk with the next ones
+            del x
+            yield delayed(np.power)(two, powers)  # an exception ends the stretch
+            for array in arrays:
+                yield delayed(np.negative)(array)
+
+        before = n_run()
+        results = threads(calls())
+        del results[1]
+        assert n_run() > before
+        assert {result.shape for result in results} <= {(600,), (3,)}
+        assert all((result == -1).all() for result in results)
+        """,
+        env={"PYTHONMALLOC": "debug"},
+    )
 
 
 def test_arrays_that_were_unpickled(threads, x):
