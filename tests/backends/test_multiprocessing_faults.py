@@ -281,9 +281,13 @@ def test_a_worker_that_dies_with_a_large_result_loses_that_only(
     keep = _Server.keep_large
 
     def keep_and_die(server, *result):
+        try:
+            dead.touch(exist_ok=False)  # first: then the other worker may have the rest
+            is_first = True
+        except FileExistsError:
+            is_first = False
         keep(server, *result)
-        if not dead.exists():
-            dead.touch()
+        if is_first:
             kill_me()
 
     def task(i):
