@@ -63,14 +63,13 @@ class ThreadBackend(Backend):
 def _chunks_ufuncs(call):
     """Whether calls of NumPy's ufuncs may come, and several be run in one go."""
     options = call.options
-    if options.batch_size or options.timeout_s is not None:
-        return False
-    if "numpy" not in sys.modules:
+    by_one = options.batch_size or options.timeout_s is not None or call.outcomes.hook
+    if by_one or "numpy" not in sys.modules:
         return False
     # of no use without NumPy
     from cypar.core import _ufunc_tasks
 
-    return call.outcomes.hook is None and _ufunc_tasks.learn()
+    return _ufunc_tasks.learn()
 
 
 def _n_workers(call):

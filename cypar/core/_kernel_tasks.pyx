@@ -111,8 +111,9 @@ cdef int take_more(Call call, Chunk* chunk) except -1:
     if call.outcomes.hook is not None or call.options.timeout_s is not None:
         return 0  # one task at a time is reported, or timed
     while chunk.n < min(call.kernel_chunk, MAX_CHUNK):
-        task = source.peek()
-        if task == NULL or Py_TYPE(<object>task) != kernel_hooks.packed_type:
+        waiting = source.peek()
+        if (waiting == NULL
+                or Py_TYPE(<object>waiting.payload) != kernel_hooks.packed_type):
             break
         task = source.pop(&index, &function)  # a packed one has none
         if task == NULL:

@@ -16,6 +16,6 @@ cdef class TaskFifo:
     cdef readonly Py_ssize_t pending  # tasks in it
 
     cdef int push(self, object payload, PyObject* function) except -1
-    cdef PyObject* peek(self) noexcept
+    cdef Waiting* peek(self) noexcept
     cdef Waiting shift(self) noexcept
     cdef void clear(self) noexcept

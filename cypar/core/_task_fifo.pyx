@@ -44,9 +44,9 @@ cdef class TaskFifo:
         self.pending += 1
         return 0
 
-    cdef PyObject* peek(self) noexcept:
-        """What the oldest task has as a payload (a borrowed reference), or NULL."""
-        return self.ring[self.head].payload if self.pending else NULL
+    cdef Waiting* peek(self) noexcept:
+        """The oldest task, still in its place (references are borrowed), or NULL."""
+        return &self.ring[self.head] if self.pending else NULL
 
     cdef Waiting shift(self) noexcept:
         """Take out the oldest task, whose references are the caller's now."""

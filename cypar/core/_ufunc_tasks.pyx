@@ -28,7 +28,7 @@ from cypar.core._worker_loop cimport is_ufunc_call, release_task, run_one
 
 cdef enum:
     MAX_CHUNK = 64      # tasks
-    MAX_MISFITS = 64    # that are not looked at in vain if they are half of all tasks
+    MAX_MISFITS = 64    # looked at in vain; from half of all tasks on it does not pay
 
 cdef int64_t CHUNK_NS = 100_000   # giving the GIL away and back costs well below 1 %
 cdef int64_t SLOW_NS = 2_000_000  # after that, others are asked for what still waits
@@ -132,13 +132,15 @@ cdef bint claim_next(TaskSource source, Chunk* chunk) except -1:
 
     One that cannot is left to all: it may be any Python code, and take long.
     """
-    cdef Waiting* waiting = &source.ring[source.head]
-    cdef PyObject* payload = waiting.payload
-    cdef PyObject* function = waiting.function
+    cdef Waiting* waiting = source.peek()
+    cdef PyObject* payload
+    cdef PyObject* function
     cdef Py_ssize_t index = source.drawn - source.pending
     cdef bint is_claimed = False
-    if source.pending == 0 or not is_ufunc_call(payload, function):
+    if waiting == NULL or not is_ufunc_call(waiting.payload, waiting.function):
         return False
+    payload = waiting.payload
+    function = waiting.function
     Py_INCREF(<object>payload)
     Py_XINCREF(function)
     try:

@@ -11,7 +11,6 @@ cdef int run_one(Call call, Outcomes outcomes, Parker me, Py_ssize_t index,
 cdef int release_task(PyObject* payload, PyObject* function) except -1
 
 
-# What a claimed task consists of says `TaskSource.append`.
 cdef inline bint is_ufunc_call(PyObject* payload, PyObject* function) noexcept:
     """Whether a claimed or waiting task, not a packed one, calls one of NumPy's."""
     if function == NULL:

@@ -207,8 +207,9 @@ cdef int _run_batch(Call call, Outcomes outcomes, Parker me, list batch,
     while len(batch) < size:
         if source.pending == 0 and not _draw_more(source, outcomes):
             break
-        payload = source.peek()
-        if payload != NULL and Py_TYPE(<object>payload) == kernel_hooks.packed_type:
+        waiting = source.peek()
+        if (waiting != NULL
+                and Py_TYPE(<object>waiting.payload) == kernel_hooks.packed_type):
             break  # it runs in another way
         payload = source.pop(&index, &function)
         if payload == NULL:

@@ -508,23 +508,18 @@ def test_an_array_that_becomes_read_only(threads, x):
 @pytest.mark.parametrize("n", [1, 4, 40])
 def test_no_more_are_drawn_than_pre_dispatch(n):
     """Of inputs that nobody else keeps, ``n`` are alive, and the one that is drawn."""
-    alive = weakref.WeakSet()
+    alive = set()
     most = 0
-
-    class Input:
-        pass
 
     def calls():
         nonlocal most
-        for _ in range(1000):
-            x, mark = np.ones(N), Input()
-            weakref.finalize(x, alive.discard, mark)
-            marks.append(mark)
-            alive.add(mark)
+        for i in range(1000):
+            x = np.ones(N)
+            weakref.finalize(x, alive.discard, i)
+            alive.add(i)
             most = max(most, len(alive))
             yield delayed(np.sqrt)(x)
 
-    marks = []
     Parallel(2, prefer="threads", pre_dispatch=n)(calls())
     assert most <= n + 1
 
